@@ -1,0 +1,50 @@
+//! The kinds of objects: the number in [`crate::segment::ObjectEntry::kind`] and in each object's header.
+
+constants! { CONSTANTS:
+    /// A lock without data.
+    KIND_LOCK: u32 = 1;
+    /// A re-entrant lock.
+    KIND_RLOCK: u32 = 2;
+    /// A lock with the data it guards.
+    KIND_MUTEX: u32 = 3;
+    /// A counting semaphore.
+    KIND_SEMAPHORE: u32 = 4;
+    /// An event.
+    KIND_EVENT: u32 = 5;
+    /// A queue of serialised messages.
+    KIND_QUEUE: u32 = 6;
+    /// A queue of plain-data elements that lie in their blocks.
+    KIND_POD_QUEUE: u32 = 7;
+    /// A two-ended pipe of plain-data elements.
+    KIND_PIPE: u32 = 8;
+    /// A connection: messages both ways.
+    KIND_CONNECTION: u32 = 9;
+    /// A value.
+    KIND_VALUE: u32 = 10;
+    /// An array.
+    KIND_ARRAY: u32 = 11;
+    /// What a child process is started with, and what it says at its end.
+    KIND_SPAWN: u32 = 12;
+    /// The workers of a pool and the tasks they hold.
+    KIND_POOL: u32 = 13;
+}
+
+/// The name of a kind for messages, or `"unknown"`.
+pub const fn name(kind: u32) -> &'static str {
+    match kind {
+        KIND_LOCK => "lock",
+        KIND_RLOCK => "rlock",
+        KIND_MUTEX => "mutex",
+        KIND_SEMAPHORE => "semaphore",
+        KIND_EVENT => "event",
+        KIND_QUEUE => "queue",
+        KIND_POD_QUEUE => "pod queue",
+        KIND_PIPE => "pipe",
+        KIND_CONNECTION => "connection",
+        KIND_VALUE => "value",
+        KIND_ARRAY => "array",
+        KIND_SPAWN => "spawn record",
+        KIND_POOL => "pool",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,257 @@
+//! The bodies of the objects. Each starts with an [`ObjectHeader`]; its payload follows the struct.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+constants! { CONSTANTS:
+    /// Longest element name in bytes; longer ones are cut, the hash decides.
+    ELEMENT_NAME: u32 = 40;
+    /// Longest PEP 3118 format in bytes; a longer one is left out.
+    ELEMENT_FORMAT: u32 = 48;
+    /// Queue flag: what a dead consumer held is dropped, not delivered again.
+    QUEUE_AT_MOST_ONCE: u32 = 1;
+    /// Message tag: serialised with postcard.
+    TAG_POSTCARD: u32 = 7;
+    /// Message tag: bytes.
+    TAG_BYTES: u32 = 5;
+    /// Message tag: one plain-data element.
+    TAG_POD: u32 = 6;
+    /// Message flag: the payload names objects.
+    MESSAGE_HANDLES: u32 = 1;
+    /// Role of an ordinary holder.
+    ROLE_USER: u32 = 0;
+    /// Role of a pipe's sending end, and of a connection's first end.
+    ROLE_FIRST: u32 = 1;
+    /// Role of a pipe's receiving end, and of a connection's second end.
+    ROLE_SECOND: u32 = 2;
+}
+
+layout! {
+    /// The start of every object's body. Written before the object is published and never again.
+    struct ObjectHeader: 128 bytes, aligned 64 {
+        /// `KIND_…`.
+        0 => kind: u32,
+        /// Layout version of this kind: major in the high half, minor in the low half.
+        4 => layout: u32,
+        /// Bytes of the body with this header.
+        8 => length: u64,
+        /// Structural hash of the element type; 0 where there is none.
+        16 => element_hash: u64,
+        /// Bytes of an element.
+        24 => element_size: u32,
+        /// Alignment of an element in bytes.
+        28 => element_align: u32,
+        /// Name of the element type, UTF-8, padded with zeros.
+        32 => element_name: [u8; 40],
+        /// Its PEP 3118 format, padded with zeros; empty if it is longer.
+        72 => element_format: [u8; 48],
+        /// Zero.
+        120 => reserved: u64,
+    }
+
+    /// Lock, or mutex with its data at byte 192 of the body.
+    struct MutexBody: 64 bytes, aligned 64 {
+        /// `contended:1 | recover:1 | generation:18 | slot:12`, 0 when free.
+        0 => word: AtomicU32,
+        /// Zero.
+        4 => reserved: [AtomicU32; 15],
+    }
+
+    /// Re-entrant lock.
+    struct RLockBody: 64 bytes, aligned 64 {
+        /// Low half as a mutex word, high half the ordinal of the owning thread.
+        0 => word: AtomicU64,
+        /// How often the owner holds it beyond the first time. Written by the owner only.
+        8 => depth: AtomicU32,
+        /// Zero.
+        12 => reserved: [AtomicU32; 13],
+    }
+
+    /// Counting semaphore.
+    struct SemaphoreBody: 64 bytes, aligned 64 {
+        /// Permits left.
+        0 => count: AtomicU32,
+        /// Wait word.
+        4 => event: AtomicU32,
+        /// The most permits there may be.
+        8 => maximum: u32,
+        /// Zero.
+        12 => reserved: [AtomicU32; 13],
+    }
+
+    /// Event.
+    struct EventBody: 64 bytes, aligned 64 {
+        /// 1 when set.
+        0 => set: AtomicU32,
+        /// Wait word.
+        4 => event: AtomicU32,
+        /// Zero.
+        8 => reserved: [AtomicU32; 14],
+    }
+
+    /// Bounded queue for many producers and consumers: an index ring over a pool of owned blocks.
+    struct QueueBody: 512 bytes, aligned 128 {
+        /// Messages it can hold.
+        0 => capacity: u32,
+        /// Slots of the ring: a power of two, at least 64.
+        4 => ring: u32,
+        /// Blocks.
+        8 => blocks: u32,
+        /// Bytes from one block's payload to the next.
+        12 => stride: u32,
+        /// Offset of the ring's slots from the start of this struct.
+        16 => slots_offset: u64,
+        /// Offset of the block words.
+        24 => words_offset: u64,
+        /// Offset of the blocks' `BlockMeta`.
+        32 => meta_offset: u64,
+        /// Offset of the payloads.
+        40 => payload_offset: u64,
+        /// `QUEUE_…`.
+        48 => flags: u32,
+        /// Zero.
+        52 => reserved0: [u32; 19],
+        /// Position of the next message to put.
+        128 => tail: AtomicU64,
+        /// Zero.
+        136 => reserved1: [u64; 15],
+        /// Position of the next message to get.
+        256 => head: AtomicU64,
+        /// Zero.
+        264 => reserved2: [u64; 15],
+        /// Wait word: not empty.
+        384 => not_empty: AtomicU32,
+        /// 1 while a block may wait to be delivered again.
+        388 => requeue: AtomicU32,
+        /// 1 once it takes no more messages.
+        392 => closed: AtomicU32,
+        /// Zero.
+        396 => reserved3: [AtomicU32; 13],
+        /// Wait word: not full, or a block is free.
+        448 => not_full: AtomicU32,
+        /// Zero.
+        452 => reserved4: [AtomicU32; 15],
+    }
+
+    /// What lies in a block. Written by the block's owner only.
+    struct BlockMeta: 24 bytes, aligned 8 {
+        /// Bytes of the message.
+        0 => len: AtomicU64,
+        /// Where the message lies if it does not fit the block: [`crate::words::ExtentRef`] or 0.
+        8 => extent: AtomicU64,
+        /// `TAG_…`.
+        16 => tag: AtomicU32,
+        /// `MESSAGE_…` in the low half, how often it was delivered before in the high half.
+        20 => flags: AtomicU32,
+    }
+
+    /// Two queues, one for each direction.
+    struct ConnectionBody: 64 bytes, aligned 64 {
+        /// Offset from the body's start of the `QueueBody` from the first end to the second.
+        0 => first: u64,
+        /// Offset of the other one.
+        8 => second: u64,
+        /// 1 if messages go both ways; 0 if only from the second end to the first.
+        16 => duplex: u32,
+        /// Zero.
+        20 => reserved: [u32; 11],
+    }
+
+    /// Ring between one sender and one receiver.
+    struct PipeBody: 512 bytes, aligned 128 {
+        /// Elements it can hold: a power of two.
+        0 => capacity: u32,
+        /// Bytes from one element to the next.
+        4 => stride: u32,
+        /// Offset of the elements from the start of this struct.
+        8 => elements_offset: u64,
+        /// Zero.
+        16 => reserved0: [u64; 14],
+        /// Elements sent.
+        128 => tail: AtomicU64,
+        /// Token of the process that sends; 0 for none.
+        136 => sender: AtomicU32,
+        /// 1 once the sender said that there is no more.
+        140 => sender_closed: AtomicU32,
+        /// Zero.
+        144 => reserved1: [u64; 14],
+        /// Elements received.
+        256 => head: AtomicU64,
+        /// Token of the process that receives; 0 for none.
+        264 => receiver: AtomicU32,
+        /// 1 once the receiver said that it takes no more.
+        268 => receiver_closed: AtomicU32,
+        /// Zero.
+        272 => reserved2: [u64; 14],
+        /// Wait word: not empty.
+        384 => not_empty: AtomicU32,
+        /// Zero.
+        388 => reserved3: [AtomicU32; 15],
+        /// Wait word: not full.
+        448 => not_full: AtomicU32,
+        /// Zero.
+        452 => reserved4: [AtomicU32; 15],
+    }
+
+    /// Value. Up to 8 bytes: the value itself in `word`. Larger: two copies at byte 192 of the body, each rounded up to 8 bytes,
+    /// and `word` is twice the sequence plus 1 while somebody writes.
+    struct ValueBody: 64 bytes, aligned 64 {
+        /// Mutex word of the writers.
+        0 => lock: AtomicU32,
+        /// Zero.
+        4 => reserved0: AtomicU32,
+        /// The value, or its sequence.
+        8 => word: AtomicU64,
+        /// Zero.
+        16 => reserved: [u64; 6],
+    }
+
+    /// Array. The elements are at byte 192 of the body.
+    struct ArrayBody: 64 bytes, aligned 64 {
+        /// Mutex word.
+        0 => lock: AtomicU32,
+        /// Zero.
+        4 => reserved0: u32,
+        /// Elements.
+        8 => len: u64,
+        /// Zero.
+        16 => reserved: [u64; 6],
+    }
+
+    /// What a child is started with and what it says at its end. The arguments follow.
+    struct SpawnBody: 1088 bytes, aligned 64 {
+        /// 0 before the child has read its arguments, 1 after, 2 when it said how it ended.
+        0 => state: AtomicU32,
+        /// Bytes of the message.
+        4 => message_len: AtomicU32,
+        /// Bytes of the arguments.
+        8 => args_len: u64,
+        /// Wait word: the state changed.
+        16 => event: AtomicU32,
+        /// Zero.
+        20 => reserved: [u32; 11],
+        /// Why it ended: a panic's message and place, or an error's text; UTF-8.
+        64 => message: [AtomicU64; 128],
+    }
+
+    /// A pool's table of workers. `workers` rows follow.
+    struct PoolBody: 64 bytes, aligned 64 {
+        /// Rows.
+        0 => workers: u32,
+        /// 1: finish what is queued and end. 2: end now.
+        4 => stop: AtomicU32,
+        /// Zero.
+        8 => reserved: [u64; 7],
+    }
+
+    /// What a worker does. Written by that worker only.
+    struct PoolWorker: 64 bytes, aligned 64 {
+        /// The task it runs, or 0.
+        0 => task: AtomicU64,
+        /// Tasks it has ended.
+        8 => done: AtomicU64,
+        /// Its process id.
+        16 => pid: AtomicU32,
+        /// Zero.
+        20 => reserved: [u32; 11],
+    }
+}

@@ -1,0 +1,236 @@
+//! The words that are changed by one compare-and-swap, and how they are packed.
+//!
+//! Every claim carries its owner in the word itself; every word that is reused carries a generation or a lap.
+
+constants! { CONSTANTS:
+    /// Mutex word: somebody may sleep on it.
+    MUTEX_CONTENDED: u32 = 1 << 31;
+    /// Mutex word: its last owner died or panicked inside.
+    MUTEX_RECOVER: u32 = 1 << 30;
+    /// Mutex word: mask of the owner's token.
+    MUTEX_OWNER: u32 = (1 << 30) - 1;
+    /// Wait word: somebody may sleep on it.
+    EVENT_WAITING: u32 = 1 << 31;
+    /// Ring slot: nothing in it.
+    SLOT_FREE: u64 = 0;
+    /// Ring slot: a committed message.
+    SLOT_READY: u64 = 1;
+    /// Ring slot: a consumer is taking it.
+    SLOT_TAKEN: u64 = 2;
+    /// Block: nobody's.
+    BLOCK_FREE: u64 = 0;
+    /// Block: being written by its owner, or published in the ring.
+    BLOCK_WRITE: u64 = 1;
+    /// Block: being read by its owner.
+    BLOCK_READ: u64 = 2;
+    /// Block: its owner is freeing what belongs to it.
+    BLOCK_RELEASING: u64 = 3;
+    /// Block: will be delivered again once no slot names it.
+    BLOCK_REQUEUE_PENDING: u64 = 4;
+    /// Block: to be delivered again.
+    BLOCK_REQUEUE: u64 = 5;
+    /// Heap unit: the head of a free extent, or inside an extent.
+    UNIT_FREE: u64 = 0;
+    /// Heap unit: the head of an extent held by a participant.
+    UNIT_HELD: u64 = 1;
+    /// Heap unit: the head of an extent that belongs to an object.
+    UNIT_COMMITTED: u64 = 2;
+    /// Reference cell: free.
+    CELL_NONE: u64 = 0;
+    /// Reference cell: a process.
+    CELL_PROCESS: u64 = 1;
+    /// Reference cell: a message block of a queue.
+    CELL_BLOCK: u64 = 2;
+    /// Reference cell: the object's name.
+    CELL_NAME: u64 = 3;
+}
+
+/// A participant's token: generation (18 bits) and slot (12 bits), never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub u32);
+
+impl Token {
+    /// The token of the participant in `slot` with `generation`.
+    pub const fn new(slot: u32, generation: u32) -> Token {
+        Token(((generation & 0x3FFFF) << 12) | (slot & 0xFFF))
+    }
+    /// The slot number.
+    pub const fn slot(self) -> u32 {
+        self.0 & 0xFFF
+    }
+    /// The low 18 bits of the slot's generation.
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 12) & 0x3FFFF
+    }
+}
+
+/// State of an object entry: `version:32 | unused:16 | own:12 | st:4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// `ENTRY_…`.
+    pub state: u32,
+    /// Slot of who builds or destroys it; 0 otherwise.
+    pub owner: u32,
+    /// Goes up with every change.
+    pub version: u32,
+}
+
+impl Entry {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Entry {
+        Entry { state: (word & 0xF) as u32, owner: ((word >> 4) & 0xFFF) as u32, version: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.version as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.state & 0xF) as u64
+    }
+    /// The same entry one version on, in `state`, owned by `owner`.
+    pub const fn next(self, state: u32, owner: u32) -> Entry {
+        Entry { state, owner, version: self.version.wrapping_add(1) }
+    }
+}
+
+/// A heap unit's word: `generation:24 | own:12 | st:2 | len:26`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unit {
+    /// `UNIT_…`.
+    pub state: u64,
+    /// Slot of the holder; 0 unless `UNIT_HELD`.
+    pub owner: u32,
+    /// Units of the extent.
+    pub len: u32,
+    /// Goes up whenever an extent that starts here is freed.
+    pub generation: u32,
+}
+
+impl Unit {
+    /// The most units an extent can have.
+    pub const MAX_LEN: u64 = (1 << 26) - 1;
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Unit {
+        Unit {
+            len: (word & 0x3FF_FFFF) as u32,
+            state: (word >> 26) & 3,
+            owner: ((word >> 28) & 0xFFF) as u32,
+            generation: (word >> 40) as u32,
+        }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.len & 0x3FF_FFFF) as u64
+            | (self.state & 3) << 26
+            | ((self.owner & 0xFFF) as u64) << 28
+            | ((self.generation & 0xFF_FFFF) as u64) << 40
+    }
+}
+
+/// Names an extent: `generation:24 | unit + 1:26`, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtentRef {
+    /// First unit.
+    pub unit: u32,
+    /// Generation of that unit's word when the extent was allocated.
+    pub generation: u32,
+}
+
+impl ExtentRef {
+    /// Unpacks a reference; `None` for 0.
+    pub const fn unpack(word: u64) -> Option<ExtentRef> {
+        let unit = (word & 0x7FF_FFFF) as u32;
+        if unit == 0 { None } else { Some(ExtentRef { unit: unit - 1, generation: ((word >> 40) & 0xFF_FFFF) as u32 }) }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.unit as u64 + 1) | ((self.generation & 0xFF_FFFF) as u64) << 40
+    }
+}
+
+/// A reference cell: `kind:2 | role:4 | object:16 | id:18 | generation:24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell {
+    /// `CELL_…`.
+    pub kind: u64,
+    /// What the holder may do; each kind of object numbers its own.
+    pub role: u32,
+    /// For a block: the queue's object index.
+    pub object: u32,
+    /// The slot, or the block's index.
+    pub id: u32,
+    /// Generation of the slot or the block.
+    pub generation: u32,
+}
+
+impl Cell {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Cell {
+        Cell {
+            generation: (word & 0xFF_FFFF) as u32,
+            id: ((word >> 24) & 0x3_FFFF) as u32,
+            object: ((word >> 42) & 0xFFFF) as u32,
+            role: ((word >> 58) & 0xF) as u32,
+            kind: word >> 62,
+        }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.generation & 0xFF_FFFF) as u64
+            | ((self.id & 0x3_FFFF) as u64) << 24
+            | ((self.object & 0xFFFF) as u64) << 42
+            | ((self.role & 0xF) as u64) << 58
+            | (self.kind & 3) << 62
+    }
+}
+
+/// A ring slot: `lap:32 | st:2 | own:12 | idx:18`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Which round of the ring this is.
+    pub lap: u32,
+    /// `SLOT_…`.
+    pub state: u64,
+    /// Slot of the consumer; 0 unless `SLOT_TAKEN`.
+    pub owner: u32,
+    /// Index of the block.
+    pub index: u32,
+}
+
+impl Slot {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Slot {
+        Slot {
+            index: (word & 0x3_FFFF) as u32,
+            owner: ((word >> 18) & 0xFFF) as u32,
+            state: (word >> 30) & 3,
+            lap: (word >> 32) as u32,
+        }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.index & 0x3_FFFF) as u64
+            | ((self.owner & 0xFFF) as u64) << 18
+            | (self.state & 3) << 30
+            | (self.lap as u64) << 32
+    }
+}
+
+/// A block's word: `gen:32 | own:12 | st:4 | spare:16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Goes up with every loan.
+    pub generation: u32,
+    /// Slot of the owner; 0 unless somebody writes, reads or releases it.
+    pub owner: u32,
+    /// `BLOCK_…`.
+    pub state: u64,
+}
+
+impl Block {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Block {
+        Block { generation: (word >> 32) as u32, owner: ((word >> 20) & 0xFFF) as u32, state: (word >> 16) & 0xF }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.generation as u64) << 32 | ((self.owner & 0xFFF) as u64) << 20 | (self.state & 0xF) << 16
+    }
+}

@@ -1,0 +1,113 @@
+//! Files of shared memory: named ones in `/dev/shm`, anonymous ones by `memfd_create`.
+
+use super::{Call, SysError};
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, Stat};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where named segments live.
+pub(crate) const DIRECTORY: &str = "/dev/shm";
+const PREFIX: &str = "shmkit.";
+
+/// The file of the segment `name`.
+pub(crate) fn path_of(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{PREFIX}{name}"))
+}
+
+/// The names of all segments in `/dev/shm`.
+pub(crate) fn names() -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(DIRECTORY)? {
+        if let Some(name) = entry?.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A file without a name in `/dev/shm`; the kernel frees it if its creator dies before [`link`].
+pub(crate) fn create_unnamed(mode: u32) -> Result<OwnedFd, SysError> {
+    fs::open(DIRECTORY, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+        .and_then(|fd| fs::fchmod(&fd, Mode::from_raw_mode(mode)).map(|()| fd))
+        .call("open(/dev/shm, O_TMPFILE)")
+}
+
+/// Gives an unnamed file its name; `Ok(false)` if the name is taken.
+pub(crate) fn link(fd: BorrowedFd<'_>, path: &Path) -> Result<bool, SysError> {
+    match fs::linkat(CWD, own_path(fd), CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(SysError::new("linkat", errno)),
+    }
+}
+
+/// Opens the file at `path`; `None` if there is none.
+pub(crate) fn open(path: &Path) -> Result<Option<OwnedFd>, SysError> {
+    match fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(SysError::new("open", errno)),
+    }
+}
+
+/// A second open file description of the file behind `fd`.
+pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    fs::open(own_path(fd), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call("open(/proc/self/fd)")
+}
+
+/// An anonymous file that cannot be shrunk or grown by anybody once it has `size` bytes.
+pub(crate) fn create_memfd(label: &str, size: u64) -> Result<OwnedFd, SysError> {
+    let fd =
+        fs::memfd_create(label, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).call("memfd_create")?;
+    set_len(fd.as_fd(), size)?;
+    fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).call("fcntl(F_ADD_SEALS)")?;
+    Ok(fd)
+}
+
+/// Sets the length of the file; its pages stay holes.
+pub(crate) fn set_len(fd: BorrowedFd<'_>, size: u64) -> Result<(), SysError> {
+    fs::ftruncate(fd, size).call("ftruncate")
+}
+
+/// Backs `len` bytes from `offset` with memory; `Ok(false)` if there is none.
+pub(crate) fn back(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<bool, SysError> {
+    loop {
+        match fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSPC | Errno::NOMEM) => return Ok(false),
+            Err(errno) => return Err(SysError::new("fallocate", errno)),
+        }
+    }
+}
+
+/// Length, mode, owner and inode of the file.
+pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<Stat, SysError> {
+    fs::fstat(fd).call("fstat")
+}
+
+/// Whether `path` names the inode of `stat`.
+pub(crate) fn names_inode(path: &Path, stat: &Stat) -> bool {
+    fs::lstat(path).is_ok_and(|found| found.st_ino == stat.st_ino && found.st_dev == stat.st_dev)
+}
+
+/// Takes the name away; `Ok(false)` if there was none.
+pub(crate) fn unlink(path: &Path) -> Result<bool, SysError> {
+    match fs::unlink(path) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(SysError::new("unlink", errno)),
+    }
+}
+
+/// Bytes the file system of `fd` can still back; `None` where it has no limit of its own.
+pub(crate) fn free_space(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = fs::fstatvfs(fd).ok()?;
+    (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn own_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
