@@ -60,7 +60,9 @@ pub enum SegmentError {
         why: &'static str,
     },
     /// The segment belongs to another user.
-    #[error("segment {name:?} belongs to user {found}, not to user {expected}: open it with `trust_owner` if that user is trusted")]
+    #[error(
+        "segment {name:?} belongs to user {found}, not to user {expected}: open it with `trust_owner` if that user is trusted"
+    )]
     WrongOwner {
         /// The name.
         name: String,
@@ -151,7 +153,9 @@ pub enum SegmentError {
         hint: &'static str,
     },
     /// The address space cannot be reserved.
-    #[error("cannot reserve {needed} bytes of address space: raise the limit (`ulimit -v`) or create the segment with a smaller `max_size`")]
+    #[error(
+        "cannot reserve {needed} bytes of address space: raise the limit (`ulimit -v`) or create the segment with a smaller `max_size`"
+    )]
     AddressSpace {
         /// Bytes that were needed.
         needed: u64,

@@ -1,1 +1,32 @@
-//! shmkit
+//! Python's `multiprocessing`, rebuilt on named shared-memory segments: a process may be killed at any instruction, and
+//! nobody else hangs, no committed message is lost, nothing is corrupted, nothing leaks.
+//!
+//! | you want | you use |
+//! |---|---|
+//! | memory that processes share by name | [`Segment`], or nothing: the session segment is there |
+//! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
+//!
+//! Every handle is a serde value: it can be an argument of a process and a message in a queue.
+//!
+//! Linux only, 64 bits, little-endian or big-endian (segments are not exchanged between the two).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[macro_use]
+#[doc(hidden)]
+pub mod failpoint;
+
+pub mod element;
+mod error;
+pub(crate) mod kinds;
+pub mod process;
+pub mod segment;
+pub mod sync;
+mod sys;
+
+pub use bytemuck;
+pub use element::Element;
+pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
+pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
+pub use sync::{Event, Lock, LockError, Mutex, RLock, Semaphore};
+pub use sys::SysError;

@@ -58,12 +58,15 @@ layout! {
 
     /// Re-entrant lock.
     struct RLockBody: 64 bytes, aligned 64 {
-        /// Low half as a mutex word, high half the ordinal of the owning thread.
-        0 => word: AtomicU64,
+        /// Mutex word: the process that holds it.
+        0 => word: AtomicU32,
         /// How often the owner holds it beyond the first time. Written by the owner only.
-        8 => depth: AtomicU32,
+        4 => depth: AtomicU32,
+        /// Which thread of that process: its token in the low half, the thread's ordinal in the high half. Written by the
+        /// owner only; void unless the token is the word's.
+        8 => thread: AtomicU64,
         /// Zero.
-        12 => reserved: [AtomicU32; 13],
+        16 => reserved: [AtomicU32; 12],
     }
 
     /// Counting semaphore.

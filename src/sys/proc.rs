@@ -2,6 +2,12 @@
 
 use std::os::linux::fs::MetadataExt;
 
+/// Whether the executable has more rights than its user: then the environment is not to be trusted.
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: getauxval(3) has no preconditions.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Inode number of this process's PID namespace; 0 where `/proc` is not mounted.
 pub(crate) fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.st_ino())

@@ -59,8 +59,7 @@ pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
 
 /// An anonymous file that cannot be shrunk or grown by anybody once it has `size` bytes.
 pub(crate) fn create_memfd(label: &str, size: u64) -> Result<OwnedFd, SysError> {
-    let fd =
-        fs::memfd_create(label, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).call("memfd_create")?;
+    let fd = fs::memfd_create(label, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).call("memfd_create")?;
     set_len(fd.as_fd(), size)?;
     fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).call("fcntl(F_ADD_SEALS)")?;
     Ok(fd)

@@ -1,0 +1,211 @@
+//! The robust lock word that every lock is made of: one compare-and-swap that names its owner.
+//!
+//! ```text
+//! u32   contended:1 | recover:1 | generation:18 | slot:12       0 = free
+//!
+//! lock     CAS 0→me; spin; set contended; sleep in slices; after any sleep the CAS is 0→(me|contended)
+//! unlock   CAS from my own token; wake one if contended
+//! death    (dead,c)→(NOBODY|recover|c), wake; who finds NOBODY|recover takes it as (me|recover|c) and is told
+//! ```
+//! Model: `mc_mutex` (`tests/models`).
+
+use super::Attachment;
+use super::wait::{self, Deadline, FIRST_SLICE};
+use crate::error::{Result, SyncError};
+use crate::sys::futex;
+use shmkit_layouts::segment::{SLOT_NOBODY, SLOT_POISON};
+use shmkit_layouts::words::{MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Token};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How a lock was obtained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acquired {
+    /// Its last owner released it.
+    Clean,
+    /// Its last owner died or panicked inside.
+    OwnerDied,
+}
+
+enum Attempt {
+    Got(Acquired),
+    Held(u32),
+    Poisoned,
+}
+
+const NOBODY: u32 = SLOT_NOBODY | MUTEX_RECOVER;
+
+fn attempt(word: &AtomicU32, token: Token, contended: u32) -> Attempt {
+    // Acquire pairs with the release in `unlock`: the owner's writes are seen by the next one.
+    match word.compare_exchange(0, token.0 | contended, Ordering::Acquire, Ordering::Relaxed) {
+        Ok(_) => Attempt::Got(Acquired::Clean),
+        Err(seen) if seen & !MUTEX_CONTENDED == NOBODY => {
+            let mine = token.0 | MUTEX_RECOVER | (seen & MUTEX_CONTENDED) | contended;
+            match word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => Attempt::Got(Acquired::OwnerDied),
+                Err(seen) => Attempt::Held(seen),
+            }
+        }
+        Err(seen) if seen & MUTEX_OWNER == SLOT_POISON => Attempt::Poisoned,
+        Err(seen) => Attempt::Held(seen),
+    }
+}
+
+/// Takes the lock if that is possible at once.
+#[inline]
+pub(crate) fn try_lock(attachment: &Attachment, word: &AtomicU32) -> Result<Option<Acquired>> {
+    match attempt(word, attachment.token()?, 0) {
+        Attempt::Got(how) => Ok(Some(how)),
+        Attempt::Held(_) => Ok(None),
+        Attempt::Poisoned => Err(SyncError::Poisoned.into()),
+    }
+}
+
+/// Takes the lock; `what` is for the message of a time-out.
+#[inline]
+pub(crate) fn lock(
+    attachment: &Attachment,
+    word: &AtomicU32,
+    deadline: Deadline,
+    what: &'static str,
+) -> Result<Acquired> {
+    let token = attachment.token()?;
+    // Acquire pairs with the release in `unlock`.
+    if word.compare_exchange(0, token.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        return Ok(Acquired::Clean);
+    }
+    lock_slow(attachment, word, token, deadline, what)
+}
+
+#[cold]
+fn lock_slow(
+    attachment: &Attachment,
+    word: &AtomicU32,
+    token: Token,
+    deadline: Deadline,
+    what: &'static str,
+) -> Result<Acquired> {
+    let spun = wait::spin(&deadline, || match attempt(word, token, 0) {
+        Attempt::Got(how) => Ok(Some(how)),
+        Attempt::Held(_) => Ok(None),
+        Attempt::Poisoned => Err(SyncError::Poisoned.into()),
+    })?;
+    if let Some(how) = spun {
+        return Ok(how);
+    }
+    let mut contended = 0;
+    loop {
+        let seen = match attempt(word, token, contended) {
+            Attempt::Got(how) => return Ok(how),
+            Attempt::Poisoned => return Err(SyncError::Poisoned.into()),
+            Attempt::Held(seen) => seen,
+        };
+        if seen == 0 || seen & !MUTEX_CONTENDED == NOBODY {
+            continue;
+        }
+        let marked = seen | MUTEX_CONTENDED;
+        if seen != marked && word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            continue;
+        }
+        let left = deadline.left().unwrap_or(FIRST_SLICE);
+        if left.is_zero() {
+            // The mark stays: it costs one wake without a sleeper.
+            if contended != 0 {
+                futex::wake(word, 1);
+            }
+            let holder = attachment.holder(Token(seen & MUTEX_OWNER));
+            return Err(SyncError::TimedOut { what, waited: deadline.waited(), holder }.into());
+        }
+        contended = MUTEX_CONTENDED;
+        if futex::wait(word, marked, FIRST_SLICE.min(left)) == futex::Woken::TimedOut {
+            attachment.bury(Token(seen & MUTEX_OWNER));
+            recover_word(word, |owner| attachment.is_dead(owner));
+        }
+    }
+}
+
+/// Releases a lock that this process holds.
+///
+/// # Errors
+/// `NotOwner` if the word does not name this process: nothing is changed.
+#[inline]
+pub(crate) fn unlock(attachment: &Attachment, word: &AtomicU32, what: &'static str) -> Result<()> {
+    release(word, attachment.token()?, 0, what)
+}
+
+/// Leaves a lock that this process holds to the next taker, who is told: what a death does too.
+pub(crate) fn abandon(attachment: &Attachment, word: &AtomicU32, what: &'static str) -> Result<()> {
+    release(word, attachment.token()?, NOBODY, what)
+}
+
+/// Makes a lock that this process holds unusable.
+pub(crate) fn poison(attachment: &Attachment, word: &AtomicU32, what: &'static str) -> Result<()> {
+    release(word, attachment.token()?, SLOT_POISON, what)
+}
+
+/// Whether this process holds the lock.
+pub(crate) fn is_mine(attachment: &Attachment, word: &AtomicU32) -> Result<bool> {
+    Ok(word.load(Ordering::Relaxed) & MUTEX_OWNER == attachment.token()?.0)
+}
+
+/// Whom the word names.
+pub(crate) fn owner(word: &AtomicU32) -> Token {
+    Token(word.load(Ordering::Relaxed) & MUTEX_OWNER)
+}
+
+/// Whether somebody holds the lock at this instant; the dead do until they are recovered, a poisoned lock is held for ever.
+pub(crate) fn is_locked(word: &AtomicU32) -> bool {
+    let owner = owner(word);
+    owner.0 != 0 && owner.0 != SLOT_NOBODY
+}
+
+/// Takes the lock away from whoever holds it.
+pub(crate) fn force_unlock(word: &AtomicU32) -> bool {
+    let seen = word.swap(0, Ordering::AcqRel);
+    futex::wake(word, 1);
+    seen & MUTEX_OWNER != 0
+}
+
+/// Makes a poisoned lock usable again.
+pub(crate) fn clear_poison(word: &AtomicU32) {
+    let seen = word.load(Ordering::Relaxed);
+    if seen & MUTEX_OWNER == SLOT_POISON {
+        let _ = word.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+#[inline]
+fn release(word: &AtomicU32, token: Token, next: u32, what: &'static str) -> Result<()> {
+    // Release pairs with the acquire in `attempt`.
+    if word.compare_exchange(token.0, next, Ordering::Release, Ordering::Relaxed).is_ok() {
+        return Ok(());
+    }
+    loop {
+        let seen = word.load(Ordering::Relaxed);
+        if seen & MUTEX_OWNER != token.0 {
+            return Err(SyncError::NotOwner { what, by: "this process" }.into());
+        }
+        let keep = if next == NOBODY { seen & MUTEX_CONTENDED } else { 0 };
+        if word.compare_exchange(seen, next | keep, Ordering::Release, Ordering::Relaxed).is_ok() {
+            if seen & MUTEX_CONTENDED != 0 {
+                let count = if next == SLOT_POISON { i32::MAX as u32 } else { 1 };
+                futex::wake(word, count);
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Recovery: a word that names somebody `dead` becomes NOBODY|recover, and a waiter is woken.
+pub(crate) fn recover_word(word: &AtomicU32, dead: impl Fn(Token) -> bool) {
+    let seen = word.load(Ordering::Relaxed);
+    let owner = seen & MUTEX_OWNER;
+    let slot = owner & 0xFFF;
+    if owner == 0 || slot == SLOT_NOBODY || slot == SLOT_POISON || !dead(Token(owner)) {
+        return;
+    }
+    // AcqRel: the dead one's writes, which the kernel has ordered before the proof of death, go on to the next owner.
+    let next = NOBODY | (seen & MUTEX_CONTENDED);
+    if word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        futex::wake(word, 1);
+    }
+}

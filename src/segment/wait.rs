@@ -1,0 +1,193 @@
+//! Waiting: one eventcount for every object, `{waiting:1, sequence:31}` in a shared futex word.
+//!
+//! ```text
+//! wait      spin a bounded time, then: attempt; mark the word as waited on; barrier; attempt; sleep while the word is
+//!           unchanged; mark it AGAIN after every return, before the next attempt
+//! publish   change the state; barrier; if the word is marked: {sequence + 1, not marked}, wake one
+//! relay     who took something after a sleep wakes one more; who leaves without taking after a sleep does too
+//! ```
+//! The barrier is asymmetric: publishers pay a compiler fence, sleepers pay `membarrier(2)`. A sleep never relies on the
+//! wake-up alone: it is sliced, and after each slice the registry is searched for dead participants, whose recovery wakes
+//! everybody. Model: `mc_ec`, protocol 1 (`tests/models`).
+
+use super::Attachment;
+use crate::error::Result;
+use crate::sys::{futex, membarrier};
+use shmkit_layouts::words::EVENT_WAITING;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The first slice of a sleep; it doubles up to [`LONGEST_SLICE`].
+pub(crate) const FIRST_SLICE: Duration = Duration::from_millis(50);
+/// The longest time a lost wake-up can cost.
+pub(crate) const LONGEST_SLICE: Duration = Duration::from_secs(1);
+/// Slice where the kernel refuses the sleeper's barrier.
+const SHORT_SLICE: Duration = Duration::from_millis(1);
+/// How long one spins before one sleeps: about what waking a sleeper costs.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Until when one waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    start: Option<Instant>,
+    timeout: Option<Duration>,
+}
+
+impl Deadline {
+    /// No end.
+    pub(crate) const NEVER: Deadline = Deadline { start: None, timeout: None };
+
+    /// `timeout` from now.
+    pub(crate) fn after(timeout: Duration) -> Deadline {
+        Deadline { start: Some(Instant::now()), timeout: Some(timeout) }
+    }
+
+    /// Time left; `None` if there is no end.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let (start, timeout) = (self.start?, self.timeout?);
+        Some(timeout.saturating_sub(start.elapsed()))
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.left() == Some(Duration::ZERO)
+    }
+
+    /// For how long one has waited at the end.
+    pub(crate) fn waited(&self) -> Duration {
+        self.timeout.unwrap_or_default()
+    }
+}
+
+/// Whether spinning can help: not on one CPU.
+fn spins() -> bool {
+    static SPINS: OnceLock<bool> = OnceLock::new();
+    *SPINS.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1))
+}
+
+/// Runs `attempt` for a bounded time, with pauses that grow.
+pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
+    if !spins() || deadline.is_over() {
+        return Ok(None);
+    }
+    let start = Instant::now();
+    let mut pauses = 1;
+    loop {
+        for _ in 0..pauses {
+            std::hint::spin_loop();
+        }
+        if let Some(taken) = attempt()? {
+            return Ok(Some(taken));
+        }
+        if start.elapsed() >= SPIN {
+            return Ok(None);
+        }
+        pauses = (pauses * 2).min(16);
+    }
+}
+
+/// Waits on `event` until `attempt` gives something; `Ok(None)` when the time is up.
+///
+/// `attempt` must look at the state with acquire loads; it is called at least once.
+pub(crate) fn wait<R>(
+    attachment: &Attachment,
+    event: &AtomicU32,
+    deadline: Deadline,
+    mut attempt: impl FnMut() -> Result<Option<R>>,
+) -> Result<Option<R>> {
+    if let Some(taken) = attempt()? {
+        return Ok(Some(taken));
+    }
+    if deadline.is_over() {
+        return Ok(None);
+    }
+    if let Some(taken) = spin(&deadline, &mut attempt)? {
+        return Ok(Some(taken));
+    }
+    sleep(attachment, event, deadline, attempt)
+}
+
+#[cold]
+fn sleep<R>(
+    attachment: &Attachment,
+    event: &AtomicU32,
+    deadline: Deadline,
+    mut attempt: impl FnMut() -> Result<Option<R>>,
+) -> Result<Option<R>> {
+    let mut slept = false;
+    let mut longest = FIRST_SLICE;
+    loop {
+        let word = event.load(Ordering::Relaxed);
+        let marked = word | EVENT_WAITING;
+        // Pairs with the load in `publish`: the mark is in place before the last look at the state.
+        if word != marked && event.compare_exchange(word, marked, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            continue;
+        }
+        let slice = if membarrier::sleeper() { longest } else { SHORT_SLICE };
+        let outcome = attempt();
+        match outcome {
+            Ok(None) => {}
+            taken => {
+                if slept {
+                    futex::wake(event, 1);
+                }
+                return taken;
+            }
+        }
+        let left = deadline.left().unwrap_or(slice);
+        if left.is_zero() {
+            if slept {
+                futex::wake(event, 1);
+            }
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let _ = futex::wait(event, marked, slice.min(left));
+        // A publisher that found the mark cleared it: without it the next publisher would see nobody.
+        event.fetch_or(EVENT_WAITING, Ordering::SeqCst);
+        slept = true;
+        if started.elapsed() >= slice.min(left) {
+            attachment.recover_dead();
+            longest = (longest * 2).min(LONGEST_SLICE);
+        }
+    }
+}
+
+/// Tells one sleeper that the state changed.
+#[inline]
+pub(crate) fn publish_one(event: &AtomicU32) {
+    publish(event, 1);
+}
+
+/// Tells every sleeper that the state changed: where not every waiter can use every unit.
+#[inline]
+pub(crate) fn publish_all(event: &AtomicU32) {
+    publish(event, i32::MAX as u32);
+}
+
+#[inline]
+fn publish(event: &AtomicU32, count: u32) {
+    membarrier::publisher();
+    let word = event.load(Ordering::Relaxed);
+    if word & EVENT_WAITING != 0 {
+        wake(event, word, count);
+    }
+}
+
+#[cold]
+fn wake(event: &AtomicU32, mut word: u32, count: u32) {
+    while word & EVENT_WAITING != 0 {
+        let next = (word & !EVENT_WAITING).wrapping_add(1) & !EVENT_WAITING;
+        match event.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => break,
+            Err(now) => word = now,
+        }
+    }
+    futex::wake(event, count);
+}
+
+/// Wakes everybody whether marked or not: recovery, which cannot know what the dead one left undone.
+pub(crate) fn wake_everybody(event: &AtomicU32) {
+    let word = event.load(Ordering::Relaxed);
+    wake(event, word | EVENT_WAITING, i32::MAX as u32);
+}

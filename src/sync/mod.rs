@@ -1,0 +1,13 @@
+//! Locks, semaphores and events: between threads and processes alike, and robust against the death of whoever holds them.
+//!
+//! All are made of one lock word ([`crate::segment`]'s `claim`) or one count, and wait by one protocol (`wait`).
+
+pub(crate) mod event;
+pub(crate) mod mutex;
+pub(crate) mod rlock;
+pub(crate) mod semaphore;
+
+pub use event::{Event, EventOptions};
+pub use mutex::{Lock, LockError, LockGuard, LockOptions, Mutex, MutexGuard, MutexOptions, Recovered, Unlocked};
+pub use rlock::{RLock, RLockGuard, RLockOptions};
+pub use semaphore::{Semaphore, SemaphoreGuard, SemaphoreOptions};
