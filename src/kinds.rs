@@ -14,6 +14,8 @@ pub(crate) struct Kind {
     pub recover: fn(&Attachment, &Extent, Dead),
     /// Frees what the object owns beside its body; true if it held messages that name objects.
     pub destroy: fn(&Attachment, &Extent) -> bool,
+    /// Visits every extent the object owns beside its body, by reference.
+    pub extents: fn(&Attachment, &Extent, &mut dyn FnMut(u64)),
     /// Wakes everybody who waits on the object.
     pub wake: fn(&Attachment, &Extent),
     /// The generation of a message block, for queues.
@@ -28,6 +30,7 @@ impl Kind {
             layout: 1 << 16,
             recover: |_, _, _| {},
             destroy: |_, _| false,
+            extents: |_, _, _| {},
             wake: |_, _| {},
             block_generation: |_, _, _| None,
         }

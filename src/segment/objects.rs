@@ -144,7 +144,7 @@ impl Attachment {
         atomic!(self.header(), objects_high).load(Ordering::Acquire).min(self.geometry.objects_capacity)
     }
 
-    fn state(&self, index: u32) -> Entry {
+    pub(super) fn state(&self, index: u32) -> Entry {
         // Acquire pairs with the release of every change of the word.
         Entry::unpack(atomic!(self.entry(index), word).load(Ordering::Acquire))
     }
@@ -251,39 +251,11 @@ impl Attachment {
                 }
             }
         };
-        let entry = self.entry(index);
-        let built = (|| {
-            let generation = atomic!(entry, generation).load(Ordering::Relaxed).wrapping_add(1);
-            atomic!(entry, generation).store(generation, Ordering::Relaxed);
-            let id = ObjectId { index, generation };
-            atomic!(entry, kind).store(kind, Ordering::Relaxed);
-            atomic!(entry, more).store(0, Ordering::Relaxed);
-            for cell in atomic!(entry, cells) {
-                cell.store(0, Ordering::Relaxed);
-            }
-            let body = self.allocate(len)?;
-            failpoint!("object.allocated");
-            let start = self.map.base().wrapping_add(body.offset as usize);
-            // SAFETY: the extent is held by this process alone and lies inside the mapping.
-            unsafe { std::ptr::write_bytes(start, 0, body.len as usize) };
-            build(&body, id)?;
-            failpoint!("object.built");
-            atomic!(entry, body).store(body.reference.pack(), Ordering::Relaxed);
-            let (me, my_generation) = self.me()?;
-            let mine = Cell { kind: CELL_PROCESS, role, object: 0, id: me, generation: my_generation };
-            atomic!(entry, cells)[0].store(mine.pack(), Ordering::Relaxed);
-            if wanted.is_some() {
-                let named = Cell { kind: CELL_NAME, role: 0, object: 0, id: 0, generation: 0 };
-                atomic!(entry, cells)[1].store(named.pack(), Ordering::Relaxed);
-            }
-            Ok((id, body))
-        })();
         let building = self.state(index);
-        let (id, body) = match built {
+        let (id, body) = match self.build_object(index, wanted.is_some(), kind, role, len, build) {
             Ok(built) => built,
             Err(error) => {
                 self.change(index, building, building.next(ENTRY_FREE, 0));
-                self.sweep_if_free(index);
                 wait::publish_all(atomic!(self.header(), directory_event));
                 return Err(error);
             }
@@ -300,10 +272,44 @@ impl Attachment {
         Ok((ObjectRef { attachment: Arc::clone(self), id, role, body }, true))
     }
 
-    /// After a failed build: what was allocated for it goes back.
-    fn sweep_if_free(&self, index: u32) {
-        let body = atomic!(self.entry(index), body).swap(0, Ordering::Relaxed);
-        self.free_extent(body);
+    /// The middle of a creation: everything but the word of the entry, which is BUILD by this process.
+    fn build_object(
+        &self,
+        index: u32,
+        named: bool,
+        kind: u32,
+        role: u32,
+        len: u64,
+        build: impl FnOnce(&Extent, ObjectId) -> Result<()>,
+    ) -> Result<(ObjectId, Extent)> {
+        let entry = self.entry(index);
+        let generation = atomic!(entry, generation).load(Ordering::Relaxed).wrapping_add(1);
+        atomic!(entry, generation).store(generation, Ordering::Relaxed);
+        let id = ObjectId { index, generation };
+        atomic!(entry, kind).store(kind, Ordering::Relaxed);
+        atomic!(entry, more).store(0, Ordering::Relaxed);
+        for cell in atomic!(entry, cells) {
+            cell.store(0, Ordering::Relaxed);
+        }
+        let (me, my_generation) = self.me()?;
+        let mine = Cell { kind: CELL_PROCESS, role, object: 0, id: me, generation: my_generation };
+        atomic!(entry, cells)[0].store(mine.pack(), Ordering::Relaxed);
+        if named {
+            let name = Cell { kind: CELL_NAME, role: 0, object: 0, id: 0, generation: 0 };
+            atomic!(entry, cells)[1].store(name.pack(), Ordering::Relaxed);
+        }
+        let body = self.allocate(len)?;
+        failpoint!("object.allocated");
+        let start = self.map.base().wrapping_add(body.offset as usize);
+        // SAFETY: the extent is held by this process alone and lies inside the mapping.
+        unsafe { std::ptr::write_bytes(start, 0, body.len as usize) };
+        if let Err(error) = build(&body, id) {
+            self.free_extent(body.reference.pack());
+            return Err(error);
+        }
+        failpoint!("object.built");
+        atomic!(entry, body).store(body.reference.pack(), Ordering::Relaxed);
+        Ok((id, body))
     }
 
     /// A FREE entry, backed by memory. Under the directory lock.
@@ -326,7 +332,7 @@ impl Attachment {
     // ---- references -------------------------------------------------------------------------------------------------
 
     /// Whether the holder a cell names is still that incarnation.
-    fn is_valid(&self, cell: Cell) -> bool {
+    pub(super) fn is_valid(&self, cell: Cell) -> bool {
         match cell.kind {
             CELL_NONE => false,
             CELL_PROCESS => {
@@ -356,12 +362,17 @@ impl Attachment {
         if atomic!(entry, cells).iter().any(&mut visit) {
             return true;
         }
-        let mut more = atomic!(entry, more).load(Ordering::Acquire);
+        self.chunks(index, |_, chunk| atomic!(chunk, cells).iter().any(&mut visit))
+    }
+
+    /// The chunks of further cells of an entry, by reference. Stops when `visit` says so.
+    pub(super) fn chunks(&self, index: u32, mut visit: impl FnMut(u64, *const ReferenceChunk) -> bool) -> bool {
+        let mut more = atomic!(self.entry(index), more).load(Ordering::Acquire);
         // A chain of more chunks than there are participants and messages is a loop somebody scribbled.
         for _ in 0..65_536 {
-            let Ok(chunk) = self.find_extent(more, "reference chunk") else { return false };
-            let Ok(chunk) = self.pointer::<ReferenceChunk>(chunk.offset, "reference chunk") else { return false };
-            if atomic!(chunk, cells).iter().any(&mut visit) {
+            let Ok(extent) = self.find_extent(more, "reference chunk") else { return false };
+            let Ok(chunk) = self.pointer::<ReferenceChunk>(extent.offset, "reference chunk") else { return false };
+            if visit(more, chunk) {
                 return true;
             }
             more = atomic!(chunk, more).load(Ordering::Acquire);
@@ -369,7 +380,7 @@ impl Attachment {
         false
     }
 
-    fn any_cell(&self, index: u32, mut matches: impl FnMut(Cell) -> bool) -> bool {
+    pub(super) fn any_cell(&self, index: u32, mut matches: impl FnMut(Cell) -> bool) -> bool {
         self.cells(index, |cell| matches(Cell::unpack(cell.load(Ordering::Acquire))))
     }
 
@@ -620,13 +631,10 @@ impl Attachment {
                     // What hangs on a live entry is committed before the sweep takes what the dead one held.
                     let body = atomic!(entry, body).load(Ordering::Acquire);
                     self.commit_extent(body, slot);
-                    let mut more = atomic!(entry, more).load(Ordering::Acquire);
-                    for _ in 0..65_536 {
-                        self.commit_extent(more, slot);
-                        let Ok(extent) = self.find_extent(more, "reference chunk") else { break };
-                        let Ok(chunk) = self.pointer::<ReferenceChunk>(extent.offset, "reference chunk") else { break };
-                        more = atomic!(chunk, more).load(Ordering::Acquire);
-                    }
+                    self.chunks(index, |chunk, _| {
+                        self.commit_extent(chunk, slot);
+                        false
+                    });
                     failpoint!("recover.committed");
                     // A name that was taken away half: the cell goes too.
                     if Name::load(atomic!(entry, name)) == Name::NONE {

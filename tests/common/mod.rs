@@ -35,8 +35,9 @@ pub fn enter(roles: &[(&str, fn(&[String]))]) {
     // What the child starts itself is not in a role.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::remove_var(ROLE) };
-    role(&arguments);
-    std::process::exit(0);
+    // A panic must not run into the C code that calls this.
+    let ended = std::panic::catch_unwind(|| role(&arguments));
+    std::process::exit(if ended.is_ok() { 0 } else { 101 });
 }
 
 /// A child in a role. Killed and reaped when dropped.
