@@ -662,17 +662,24 @@ impl Attachment {
         complete
     }
 
-    /// After the dead one's generation is void: destroys what only it held, wakes who waits for it on the rest.
-    pub(crate) fn check_holdings(&self, slot: u32, generation: u32, by: u32) {
+    /// After the generation of `slot` went up: destroys what nobody holds any more, and wakes who waits on what its earlier
+    /// holders held. Every object is looked at, since the dead one may have cleared its cell and not got further.
+    pub(crate) fn check_holdings(&self, slot: u32, by: u32) {
         for index in 0..self.objects_high() {
             if self.state(index).state != ENTRY_LIVE {
                 continue;
             }
-            let named = self.any_cell(index, |cell| {
-                cell.kind == CELL_PROCESS && cell.id == slot && cell.generation == generation & 0xFF_FFFF
+            self.check(index, by);
+            let held = self.cells(index, |word| {
+                let seen = word.load(Ordering::Acquire);
+                let cell = Cell::unpack(seen);
+                // Void, and of this slot. Cleared, so that it wakes nobody the next time.
+                cell.kind == CELL_PROCESS
+                    && cell.id == slot
+                    && !self.is_valid(cell)
+                    && word.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             });
-            if named {
-                self.check(index, by);
+            if held {
                 self.wake_object(index);
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! recover   lock RECOVERY; state ≠ ACTIVE or the slot is locked → nothing; state = RECOVERING;
 //!           the segment's own locks; each object's steps; half-built and half-destroyed objects; the sweep of the heap;
-//!           generation + 1 (its reference cells are void); check the objects it held; state = FREE; unlock
+//!           generation + 1 (its reference cells are void); check every object; state = FREE; unlock
 //! ```
 //! Every step is idempotent and made of single compare-and-swaps, so the recoverer may die anywhere too. The proof of
 //! death is repeated under the lock. Models: `mc_reg`, `mcq_onepass`.
@@ -90,7 +90,7 @@ impl Attachment {
         failpoint!("recover.before_generation");
         self.next_generation(slot);
         failpoint!("recover.generation");
-        self.check_holdings(slot, generation, by);
+        self.check_holdings(slot, by);
         atomic!(self.header(), recoveries).fetch_add(1, Ordering::Relaxed);
         failpoint!("recover.before_free");
         // Release pairs with the acquire of who takes the slot next.
