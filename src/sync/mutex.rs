@@ -151,7 +151,9 @@ impl<'a> Held<'a> {
         what: &'static str,
         deadline: Deadline,
     ) -> Result<(Self, Acquired)> {
+        failpoint!("lock.before");
         let how = claim::lock(object.attachment(), word, deadline, what)?;
+        failpoint!("lock.after");
         Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how))
     }
 

@@ -158,6 +158,7 @@ impl RLock {
                 return Err(SyncError::TooManyPermits { maximum: u32::MAX, asked: 1 << 32 }.into());
             }
         }
+        failpoint!("rlock.again");
         Ok(true)
     }
 
