@@ -181,10 +181,7 @@ fn killed_while_opening_an_object() {
 
 #[test]
 fn killed_while_dropping_an_object() {
-    killed_at(
-        "drop object",
-        &["drop.before_cell", "drop.cell", "destroy.dying", "destroy.contents", "destroy.freed"],
-    );
+    killed_at("drop object", &["drop.before_cell", "drop.cell", "destroy.dying", "destroy.contents", "destroy.freed"]);
 }
 
 #[test]

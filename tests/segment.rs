@@ -96,7 +96,10 @@ fn strangers_files_are_told_apart() {
     assert!(matches!(segment_error(Segment::create(&name)), SegmentError::Exists { .. }));
     std::fs::remove_dir(&path).unwrap();
     std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-    assert!(matches!(segment_error(Segment::open(&name)), SegmentError::NotASegment { why: "it is a symbolic link", .. }));
+    assert!(matches!(
+        segment_error(Segment::open(&name)),
+        SegmentError::NotASegment { why: "it is a symbolic link", .. }
+    ));
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -104,7 +107,11 @@ fn strangers_files_are_told_apart() {
 fn a_segment_everybody_may_write_to_is_not_trusted() {
     let name = common::unique("mode");
     let segment = Segment::builder().mode(0o622).create(&name).unwrap();
-    assert_eq!(std::fs::metadata(path_of(&name)).unwrap().permissions().mode() & 0o777, 0o622, "the umask does not matter");
+    assert_eq!(
+        std::fs::metadata(path_of(&name)).unwrap().permissions().mode() & 0o777,
+        0o622,
+        "the umask does not matter"
+    );
     assert_eq!(segment_error(Segment::open(&name)), SegmentError::WrongMode { name: name.clone(), found: 0o622 });
     Segment::builder().trust_owner(true).open(&name).unwrap();
     drop(segment);
@@ -343,10 +350,7 @@ fn a_full_segment_is_an_error_and_changes_nothing() {
         }
     };
     assert!(
-        matches!(
-            full,
-            Error::Segment(SegmentError::OutOfMemory { .. } | SegmentError::TooManyObjects { .. })
-        ),
+        matches!(full, Error::Segment(SegmentError::OutOfMemory { .. } | SegmentError::TooManyObjects { .. })),
         "{full}"
     );
     segment.verify().unwrap();

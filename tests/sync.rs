@@ -143,8 +143,7 @@ fn add(segment: &Segment, rounds: u64) {
 fn threads_of_several_processes_exclude_each_other() {
     const ROUNDS: u64 = 2000;
     let segment = common::named("exclude");
-    let mut children: Vec<_> =
-        (0..3).map(|_| common::start("counts", &[&segment.name, &ROUNDS.to_string()])).collect();
+    let mut children: Vec<_> = (0..3).map(|_| common::start("counts", &[&segment.name, &ROUNDS.to_string()])).collect();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| add(&segment, ROUNDS));
