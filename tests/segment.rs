@@ -375,3 +375,42 @@ fn an_anonymous_segment_is_passed_by_descriptor() {
     let same = Segment::from_fd(segment.as_fd().try_clone_to_owned().unwrap()).unwrap();
     assert!(same.lock("gate").open().unwrap().is_locked());
 }
+
+#[test]
+fn threads_that_open_at_once_are_one_participant() {
+    let name = common::unique("threads");
+    let segment = Segment::create(&name).unwrap();
+    let mut child = common::start("attaches", &[&name]);
+    child.expect("attached");
+    drop(segment);
+    let opened = std::sync::Barrier::new(8);
+    let counts: Vec<usize> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    opened.wait();
+                    let mine = Segment::open(&name).unwrap();
+                    opened.wait();
+                    mine.participants().len()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    Segment::unlink(&name).unwrap();
+    assert_eq!(counts, [2; 8]);
+}
+
+#[test]
+fn a_copy_of_a_segment_is_another_segment() {
+    let name = common::unique("original");
+    let segment = Segment::builder().max_size(1 << 20).create(&name).unwrap();
+    let lock = segment.lock("gate").create().unwrap();
+    let copy = common::unique("copy");
+    std::fs::copy(path_of(&name), path_of(&copy)).unwrap();
+    let copied = Segment::open(&copy).unwrap();
+    let _guard = lock.lock().unwrap();
+    assert!(!copied.lock("gate").open().unwrap().is_locked());
+    Segment::unlink(&copy).unwrap();
+    Segment::unlink(&name).unwrap();
+}

@@ -2,7 +2,7 @@
 
 use super::claim;
 use crate::error::{Holder, Result, SegmentError, corrupt};
-use crate::sys::{fork::WipedWord, lock, lock::Anchor, map::Mapping, membarrier, proc, shm};
+use crate::sys::{fork::WipedWords, lock, lock::Anchor, map::Mapping, membarrier, proc, shm};
 use shmkit_layouts::segment::*;
 use shmkit_layouts::words::Token;
 use std::collections::HashMap;
@@ -70,11 +70,12 @@ pub(crate) struct Attachment {
     pub(crate) map: Mapping,
     pub(crate) geometry: Geometry,
     pub(crate) place: Place,
-    token: WipedWord,
+    own: WipedWords,
     seat: Mutex<Option<(u32, Seat)>>,
     /// How many handles of this process hold a reference: by object index, generation and role.
     pub(crate) held: Mutex<HashMap<(u32, u32, u32), usize>>,
-    inode: (u64, u64),
+    /// Device and inode number: what makes it this segment and no copy of it.
+    pub(crate) inode: (u64, u64),
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,7 +117,7 @@ impl Attachment {
             map,
             geometry,
             place,
-            token: WipedWord::new()?,
+            own: WipedWords::new()?,
             seat: Mutex::new(None),
             held: Mutex::new(HashMap::new()),
             inode: (stat.st_dev, stat.st_ino),
@@ -144,6 +145,11 @@ impl Attachment {
         Ok(self.map.base().wrapping_add(offset as usize).cast())
     }
 
+    /// How far a word lies from the start of the segment, for messages.
+    pub(crate) fn offset_of(&self, word: &AtomicU32) -> u64 {
+        (std::ptr::from_ref(word) as usize).wrapping_sub(self.map.base() as usize) as u64
+    }
+
     /// The registry's slot `slot`, which is below `max_participants`.
     pub(crate) fn participant(&self, slot: u32) -> *const ParticipantSlot {
         debug_assert!(slot < self.geometry.max_participants);
@@ -156,7 +162,7 @@ impl Attachment {
     /// This process's token; joins the segment first if it has none, as after a fork.
     #[inline]
     pub(crate) fn token(&self) -> Result<Token> {
-        match self.token.word().load(Ordering::Relaxed) {
+        match self.own.token().load(Ordering::Relaxed) {
             0 => self.join(),
             token => Ok(Token(token)),
         }
@@ -164,7 +170,7 @@ impl Attachment {
 
     /// This process's slot, if it has joined.
     pub(crate) fn own_slot(&self) -> Option<u32> {
-        match self.token.word().load(Ordering::Relaxed) {
+        match self.own.token().load(Ordering::Relaxed) {
             0 => None,
             token => Some(Token(token).slot()),
         }
@@ -183,7 +189,7 @@ impl Attachment {
         let mut seat = locked(&self.seat);
         let pid = std::process::id();
         match seat.take() {
-            Some((owner, held)) if owner == pid && self.token.word().load(Ordering::Relaxed) != 0 => {
+            Some((owner, held)) if owner == pid && self.own.token().load(Ordering::Relaxed) != 0 => {
                 let token = held.token;
                 *seat = Some((owner, held));
                 return Ok(token);
@@ -218,7 +224,7 @@ impl Attachment {
             let token = Token::new(slot, generation);
             *seat = Some((pid, Seat { token, _anchor: anchor }));
             drop(seat);
-            self.token.word().store(token.0, Ordering::Release);
+            self.own.token().store(token.0, Ordering::Release);
             self.hold_again();
             return Ok(token);
         }
@@ -262,7 +268,7 @@ impl Attachment {
             self.recover_locked(seat.token.slot());
         }
         failpoint!("detach.recovered");
-        self.token.word().store(0, Ordering::Release);
+        self.own.token().store(0, Ordering::Release);
         drop(seat);
     }
 
@@ -270,14 +276,14 @@ impl Attachment {
 
     /// Whether the participant in `slot` is proven dead. "Cannot tell" is no.
     pub(crate) fn is_slot_dead(&self, slot: u32) -> bool {
-        if slot >= self.geometry.max_participants || self.token.word().load(Ordering::Relaxed) & 0xFFF == slot {
+        if slot >= self.geometry.max_participants || self.own.token().load(Ordering::Relaxed) & 0xFFF == slot {
             return false;
         }
         self.probe(slot)
     }
 
     fn probe(&self, slot: u32) -> bool {
-        let mine = self.token.word().load(Ordering::Relaxed);
+        let mine = self.own.token().load(Ordering::Relaxed);
         if mine == 0 {
             return false;
         }
@@ -362,15 +368,41 @@ impl Attachment {
     }
 
     /// The segment's own lock `word`, for `work`. Nothing it guards needs a repair.
+    ///
+    /// # Errors
+    /// `Corrupt` if the word names this process and none of its threads has the lock: it would never be free.
     pub(crate) fn with_lock<R>(
         &self,
         word: &AtomicU32,
         what: &'static str,
         work: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
-        claim::lock(self, word, super::wait::Deadline::NEVER, what)?;
-        let result = work();
-        claim::unlock(self, word, what)?;
+        const INSIDE: u32 = 1 << 16;
+        let threads = self.own.threads();
+        // SeqCst on the counter throughout: who sees that all threads wait sees what each did before.
+        threads.fetch_add(INSIDE, Ordering::SeqCst);
+        let mut slept = false;
+        let locked = loop {
+            match claim::lock_once(self, word, slept) {
+                Ok(Some(how)) => break Ok(how),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
+            let waiting = threads.fetch_add(1, Ordering::SeqCst) + 1;
+            if waiting >> 16 == waiting & 0xFFFF && claim::is_mine(self, word).unwrap_or(false) {
+                threads.fetch_sub(1, Ordering::SeqCst);
+                let seen = word.load(Ordering::Relaxed);
+                break Err(corrupt(what, self.offset_of(word), u64::from(seen)));
+            }
+            slept |= claim::await_release(self, word, super::wait::FIRST_SLICE);
+            threads.fetch_sub(1, Ordering::SeqCst);
+        };
+        let result = locked.and_then(|_| {
+            let result = work();
+            claim::unlock(self, word, what)?;
+            result
+        });
+        threads.fetch_sub(INSIDE, Ordering::SeqCst);
         result
     }
 

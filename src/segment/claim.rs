@@ -11,11 +11,12 @@
 
 use super::Attachment;
 use super::wait::{self, Deadline, FIRST_SLICE};
-use crate::error::{Result, SyncError};
+use crate::error::{Result, SyncError, corrupt};
 use crate::sys::futex;
 use shmkit_layouts::segment::{SLOT_NOBODY, SLOT_POISON};
 use shmkit_layouts::words::{MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Token};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// How a lock was obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,54 +74,68 @@ pub(crate) fn lock(
     if word.compare_exchange(0, token.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
         return Ok(Acquired::Clean);
     }
-    lock_slow(attachment, word, token, deadline, what)
+    lock_slow(attachment, word, deadline, what)
 }
 
 #[cold]
-fn lock_slow(
-    attachment: &Attachment,
-    word: &AtomicU32,
-    token: Token,
-    deadline: Deadline,
-    what: &'static str,
-) -> Result<Acquired> {
-    let spun = wait::spin(&deadline, || match attempt(word, token, 0) {
-        Attempt::Got(how) => Ok(Some(how)),
-        Attempt::Held(_) => Ok(None),
-        Attempt::Poisoned => Err(SyncError::Poisoned.into()),
-    })?;
-    if let Some(how) = spun {
-        return Ok(how);
-    }
-    let mut contended = 0;
+fn lock_slow(attachment: &Attachment, word: &AtomicU32, deadline: Deadline, what: &'static str) -> Result<Acquired> {
+    let mut slept = false;
     loop {
-        let seen = match attempt(word, token, contended) {
-            Attempt::Got(how) => return Ok(how),
-            Attempt::Poisoned => return Err(SyncError::Poisoned.into()),
-            Attempt::Held(seen) => seen,
-        };
-        if seen == 0 || seen & !MUTEX_CONTENDED == NOBODY {
-            continue;
-        }
-        let marked = seen | MUTEX_CONTENDED;
-        if seen != marked && word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            continue;
+        if let Some(how) = lock_once(attachment, word, slept)? {
+            return Ok(how);
         }
         let left = deadline.left().unwrap_or(FIRST_SLICE);
         if left.is_zero() {
-            // The mark stays: it costs one wake without a sleeper.
-            if contended != 0 {
+            // The mark stays: it costs one wake without a sleeper. The wake that came with my last sleep goes on.
+            if slept {
                 futex::wake(word, 1);
             }
-            let holder = attachment.holder(Token(seen & MUTEX_OWNER));
+            let holder = attachment.holder(owner(word));
             return Err(SyncError::TimedOut { what, waited: deadline.waited(), holder }.into());
         }
-        contended = MUTEX_CONTENDED;
-        if futex::wait(word, marked, FIRST_SLICE.min(left)) == futex::Woken::TimedOut {
-            attachment.bury(Token(seen & MUTEX_OWNER));
-            recover_word(word, |owner| attachment.is_dead(owner));
-        }
+        slept |= await_release(attachment, word, FIRST_SLICE.min(left));
     }
+}
+
+/// Takes the lock if that is possible at once or, by one who has not `slept` yet, within a short spin.
+pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) -> Result<Option<Acquired>> {
+    let token = attachment.token()?;
+    // Who has slept cannot know whether he was the only one: he leaves the mark for the next.
+    let contended = if slept { MUTEX_CONTENDED } else { 0 };
+    let mut once = || match attempt(word, token, contended) {
+        Attempt::Got(how) => Ok(Some(how)),
+        Attempt::Poisoned => Err(SyncError::Poisoned.into()),
+        Attempt::Held(seen) if is_impossible(attachment, seen) => {
+            Err(corrupt("lock word", attachment.offset_of(word), u64::from(seen)))
+        }
+        Attempt::Held(_) => Ok(None),
+    };
+    if slept { once() } else { wait::spin(&Deadline::NEVER, once) }
+}
+
+/// Whether a word that is not free names nobody there can be.
+fn is_impossible(attachment: &Attachment, seen: u32) -> bool {
+    let owner = seen & MUTEX_OWNER;
+    let handed_on = seen & !MUTEX_CONTENDED == NOBODY;
+    seen != 0 && !handed_on && (owner == 0 || owner & 0xFFF >= attachment.geometry.max_participants)
+}
+
+/// Sleeps until the lock may be free, at most for `slice`; true if it slept. At the end of a slice the owner's life is
+/// probed: a dead one's lock is handed on.
+pub(crate) fn await_release(attachment: &Attachment, word: &AtomicU32, slice: Duration) -> bool {
+    let seen = word.load(Ordering::Relaxed);
+    if seen == 0 || seen & !MUTEX_CONTENDED == NOBODY {
+        return false;
+    }
+    let marked = seen | MUTEX_CONTENDED;
+    if seen != marked && word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    if futex::wait(word, marked, slice) == futex::Woken::TimedOut {
+        attachment.bury(Token(seen & MUTEX_OWNER));
+        recover_word(word, |owner| attachment.is_dead(owner));
+    }
+    true
 }
 
 /// Releases a lock that this process holds.

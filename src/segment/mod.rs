@@ -328,10 +328,8 @@ impl SegmentBuilder {
                 }
             }
             let attachment = Attachment::map(fd, Place::Named(name.to_owned()))?;
-            if let Some(known) = known::find(attachment.geometry.id) {
-                if shm::names_inode(&path, &shm::stat(known.map.fd())?) {
-                    return Ok(Some(Segment::of(known)));
-                }
+            if let Some(known) = known::find(attachment.inode) {
+                return Ok(Some(Segment::of(known)));
             }
             let life = lock_life(attachment.map.fd())?;
             failpoint!("open.life");
@@ -573,7 +571,7 @@ impl Segment {
     /// As [`SegmentBuilder::open`].
     pub fn from_fd(fd: OwnedFd) -> Result<Segment> {
         let attachment = Attachment::map(fd, Place::Anonymous("passed".to_owned()))?;
-        if let Some(known) = known::find(attachment.geometry.id) {
+        if let Some(known) = known::find(attachment.inode) {
             return Ok(Segment::of(known));
         }
         attachment.join()?;
@@ -681,17 +679,28 @@ pub(crate) mod known {
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex, Weak};
 
-    static KNOWN: LazyLock<Mutex<HashMap<[u64; 2], Weak<Attachment>>>> = LazyLock::new(Default::default);
+    static KNOWN: LazyLock<Mutex<HashMap<(u64, u64), Weak<Attachment>>>> = LazyLock::new(Default::default);
 
-    pub(crate) fn find(id: [u64; 2]) -> Option<Arc<Attachment>> {
-        locked(&KNOWN).get(&id).and_then(Weak::upgrade)
+    /// The one of that file.
+    pub(crate) fn find(inode: (u64, u64)) -> Option<Arc<Attachment>> {
+        locked(&KNOWN).get(&inode).and_then(Weak::upgrade)
     }
 
+    /// The one that calls itself `id`.
+    pub(crate) fn find_by_id(id: [u64; 2]) -> Option<Arc<Attachment>> {
+        locked(&KNOWN).values().filter_map(Weak::upgrade).find(|attachment| attachment.geometry.id == id)
+    }
+
+    /// Makes an attachment known, unless another thread attached the same file meanwhile: then that one is given.
     pub(crate) fn add(attachment: Attachment) -> Segment {
-        let attachment = Arc::new(attachment);
         let mut known = locked(&KNOWN);
         known.retain(|_, weak| weak.strong_count() > 0);
-        known.insert(attachment.geometry.id, Arc::downgrade(&attachment));
+        if let Some(first) = known.get(&attachment.inode).and_then(Weak::upgrade) {
+            drop(known);
+            return Segment::of(first);
+        }
+        let attachment = Arc::new(attachment);
+        known.insert(attachment.inode, Arc::downgrade(&attachment));
         drop(known);
         Segment::of(attachment)
     }

@@ -362,7 +362,7 @@ pub(crate) fn deserialize<'de, S: Shared, D: serde::Deserializer<'de>>(deseriali
 }
 
 fn redeem<S: Shared>(ticket: &Ticket) -> Result<S> {
-    let attachment = match known::find(ticket.segment) {
+    let attachment = match known::find_by_id(ticket.segment) {
         Some(attachment) => attachment,
         None => match &ticket.place {
             TicketPlace::Named(name) => Segment::open(name)?.into_attachment(),

@@ -508,33 +508,36 @@ impl Attachment {
         }
     }
 
-    /// Destroys the object if nobody holds it; `by` is the slot that does it.
+    /// Destroys the object if nobody holds it, and then what only its messages held; `by` is the slot that does it.
     pub(crate) fn check(&self, index: u32, by: u32) {
-        loop {
-            let seen = self.state(index);
-            if seen.state != ENTRY_LIVE || self.any_cell(index, |cell| self.is_valid(cell)) {
-                return;
-            }
-            let dying = seen.next(ENTRY_DYING, by);
-            if self.change(index, seen, dying) {
-                failpoint!("destroy.dying");
-                self.destroy(index, dying, by);
-                return;
-            }
+        if self.check_one(index, by) {
+            self.check_all(by);
         }
     }
 
     /// Destroys every object nobody holds: after messages with handles were thrown away.
     pub(crate) fn check_all(&self, by: u32) {
-        for index in 0..self.objects_high() {
-            if self.state(index).state == ENTRY_LIVE {
-                self.check(index, by);
+        while (0..self.objects_high()).fold(false, |more, index| self.check_one(index, by) || more) {}
+    }
+
+    /// Destroys the object if nobody holds it; true if others may have lost their last holder with it.
+    fn check_one(&self, index: u32, by: u32) -> bool {
+        loop {
+            let seen = self.state(index);
+            if seen.state != ENTRY_LIVE || self.any_cell(index, |cell| self.is_valid(cell)) {
+                return false;
+            }
+            let dying = seen.next(ENTRY_DYING, by);
+            if self.change(index, seen, dying) {
+                failpoint!("destroy.dying");
+                return self.destroy(index, dying);
             }
         }
     }
 
-    /// Finishes a destruction. Idempotent: every step names the generation it means.
-    fn destroy(&self, index: u32, dying: Entry, by: u32) {
+    /// Finishes a destruction. Idempotent: every step names the generation it means. True if the object held messages with
+    /// handles.
+    fn destroy(&self, index: u32, dying: Entry) -> bool {
         let entry = self.entry(index);
         let body = atomic!(entry, body).load(Ordering::Acquire);
         let mut handles = false;
@@ -558,9 +561,7 @@ impl Attachment {
         failpoint!("destroy.freed");
         self.change(index, dying, dying.next(ENTRY_FREE, 0));
         wait::publish_all(atomic!(self.header(), directory_event));
-        if handles {
-            self.check_all(by);
-        }
+        handles
     }
 
     /// Takes an object's name away: it lives on while somebody holds it.
@@ -621,7 +622,7 @@ impl Attachment {
     // ---- recovery -----------------------------------------------------------------------------------------------------
 
     /// Recovers the participant in `slot` from every object. Under the recovery lock. False if one cannot be recovered.
-    pub(crate) fn recover_objects(&self, slot: u32, generation: u32, by: u32) -> bool {
+    pub(crate) fn recover_objects(&self, slot: u32, generation: u32) -> bool {
         let mut complete = true;
         for index in 0..self.objects_high() {
             let seen = self.state(index);
@@ -653,7 +654,8 @@ impl Attachment {
                     failpoint!("recover.build");
                 }
                 ENTRY_DYING if seen.owner == slot => {
-                    self.destroy(index, seen, by);
+                    // What its messages held is found by the look at every object that follows.
+                    self.destroy(index, seen);
                     failpoint!("recover.dying");
                 }
                 _ => {}

@@ -33,18 +33,18 @@ pub(crate) fn hold_off() -> MutexGuard<'static, ()> {
     GATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A word that reads 0 in every forked child, however the fork was made.
+/// Words that read 0 in every forked child, however the fork was made.
 ///
 /// # References
 /// `madvise(2)`, `MADV_WIPEONFORK`.
 #[derive(Debug)]
-pub(crate) struct WipedWord {
-    word: &'static AtomicU32,
+pub(crate) struct WipedWords {
+    words: &'static [AtomicU32; 2],
 }
 
-impl WipedWord {
-    /// A new word that is 0.
-    pub(crate) fn new() -> Result<WipedWord, SysError> {
+impl WipedWords {
+    /// New words that are 0.
+    pub(crate) fn new() -> Result<WipedWords, SysError> {
         // SAFETY: a fresh private mapping at an address of the kernel's choice.
         let page = unsafe {
             mm::mmap_anonymous(ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
@@ -53,20 +53,25 @@ impl WipedWord {
         // SAFETY: the page was just mapped and nobody else knows it.
         unsafe { mm::madvise(page, 4096, Advice::LinuxWipeOnFork).call("madvise(MADV_WIPEONFORK)")? };
         // SAFETY: the page is zeroed, aligned, and unmapped only by `drop`, after which no copy of the reference is left:
-        // `word` hands it out for the lifetime of `self` only.
-        Ok(WipedWord { word: unsafe { &*page.cast::<AtomicU32>() } })
+        // the methods hand it out for the lifetime of `self` only.
+        Ok(WipedWords { words: unsafe { &*page.cast() } })
     }
 
-    /// The word.
+    /// The participant's token.
     #[inline]
-    pub(crate) fn word(&self) -> &AtomicU32 {
-        self.word
+    pub(crate) fn token(&self) -> &AtomicU32 {
+        &self.words[0]
+    }
+
+    /// Threads of this process at the segment's own locks: all of them in the high half, those that wait in the low half.
+    pub(crate) fn threads(&self) -> &AtomicU32 {
+        &self.words[1]
     }
 }
 
-impl Drop for WipedWord {
+impl Drop for WipedWords {
     fn drop(&mut self) {
         // SAFETY: mapped by `new`, unmapped once.
-        let _ = unsafe { mm::munmap(ptr::from_ref(self.word).cast_mut().cast(), 4096) };
+        let _ = unsafe { mm::munmap(ptr::from_ref(self.words).cast_mut().cast(), 4096) };
     }
 }
