@@ -207,15 +207,20 @@ fn killed_while_growing_the_heap() {
     }
 }
 
-#[test]
-fn killed_while_adding_a_chunk_of_references() {
+/// A segment with an object whose references need a chunk: the name, this process and children fill the entry's own cells.
+fn crowded() -> (common::Named, Semaphore, Vec<common::Child>) {
     let segment = common::named("crash-chunk");
     let shared = segment.semaphore("shared").initial(2).create().unwrap();
-    // The name, this process and two children fill the entry's own four cells.
     let mut holders: Vec<_> = (0..2).map(|_| common::start("holds", &[&segment.name])).collect();
     for holder in &mut holders {
         holder.expect("held");
     }
+    (segment, shared, holders)
+}
+
+#[test]
+fn killed_while_adding_a_chunk_of_references() {
+    let (segment, shared, mut holders) = crowded();
     let killed = kill_at_every("operates", "reference.chunk", &[&segment.name, "open object"], |nth| {
         segment.verify().unwrap_or_else(|error| panic!("reference.chunk {nth}: {error}"));
     });
@@ -227,6 +232,23 @@ fn killed_while_adding_a_chunk_of_references() {
     drop(shared);
     segment.verify().unwrap();
     assert_eq!(segment.memory().unwrap().0, 0);
+}
+
+#[test]
+fn killed_while_destroying_chunks_of_references() {
+    for point in ["destroy.chunk_held", "destroy.chunk_cut"] {
+        let (segment, shared, mut holders) = crowded();
+        common::start("operates", &[&segment.name, "never", "1", "open object"]).succeeded();
+        for holder in &mut holders {
+            holder.kill();
+        }
+        segment.recover();
+        drop(shared);
+        // Only its name keeps it alive now: whoever removes that destroys it.
+        common::start("operates", &[&segment.name, point, "1", "remove object"]).was_killed();
+        segment.verify().unwrap_or_else(|error| panic!("{point}: {error}"));
+        assert_eq!(segment.memory().unwrap().0, 0, "{point}");
+    }
 }
 
 /// Leaves everything that recovery knows: a held mutex, unnamed objects, a half-built one.

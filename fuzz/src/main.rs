@@ -1,2 +1,133 @@
-//! placeholder
-fn main() {}
+//! The fuzzer without coverage, for every machine: `cargo run --release -p shmkit-fuzz -- --seconds 10 --seed 1`.
+//!
+//! It changes the template where it hurts: single words of the header, the registry, the directory, the heap and the
+//! bodies, with values that are likely to be taken for something. A crash ends the process with the input's seed on the
+//! screen; a case that takes longer than ten seconds is a hang, and ends it too.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A case may take this long: far more than the slowest needs on a slow machine.
+const HANG: Duration = Duration::from_secs(10);
+
+/// Xorshift: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// One input from one seed.
+fn input(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    for _ in 0..4 {
+        random.next();
+    }
+    let pages = &shmkit_fuzz::template().pages;
+    let mut input = vec![random.below(2) as u8];
+    for _ in 0..=random.below(6) {
+        let (page, bytes) = &pages[random.below(pages.len() as u64) as usize];
+        // Words that hold something are worth more than the zeros between them.
+        let mut at = random.below(512) as usize * 8;
+        for _ in 0..8 {
+            if bytes[at..at + 8].iter().any(|&byte| byte != 0) {
+                break;
+            }
+            at = random.below(512) as usize * 8;
+        }
+        let old = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let new = match random.below(9) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => old ^ 1 << random.below(64),
+            3 => old.wrapping_add(random.below(3)).wrapping_sub(1),
+            4 => 1 << random.below(64),
+            5 => random.next(),
+            6 => old & 0xFFFF_FFFF | random.next() << 32,
+            7 => old & !0xFFFF_FFFF | random.next() & 0xFFFF_FFFF,
+            _ => {
+                let (_, other) = &pages[random.below(pages.len() as u64) as usize];
+                let from = random.below(512) as usize * 8;
+                u64::from_le_bytes(other[from..from + 8].try_into().expect("8 bytes"))
+            }
+        };
+        let offset = page + at as u64;
+        input.extend(&offset.to_le_bytes()[..3]);
+        input.push(7);
+        input.extend(new.to_le_bytes());
+    }
+    input
+}
+
+static CURRENT: Mutex<Option<(u64, Instant)>> = Mutex::new(None);
+
+fn set_current(current: Option<(u64, Instant)>) {
+    *CURRENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = current;
+}
+
+fn watch() {
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let current = *CURRENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some((seed, since)) = current.filter(|(_, since)| since.elapsed() > HANG) {
+                eprintln!("fuzz: seed {seed} hangs since {:?}: run with --only {seed}", since.elapsed());
+                std::process::abort();
+            }
+        }
+    });
+}
+
+fn main() -> ExitCode {
+    let (mut seconds, mut seed, mut only) = (10, None, None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let number = arguments.next().and_then(|number| number.parse::<u64>().ok());
+        match (argument.as_str(), number) {
+            ("--seconds", Some(number)) => seconds = number,
+            ("--seed", Some(number)) => seed = Some(number),
+            ("--only", Some(number)) => only = Some(number),
+            _ => {
+                eprintln!("usage: shmkit-fuzz [--seconds N] [--seed N] [--only SEED]");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if let Some(only) = only {
+        println!("fuzz: input {:02x?}", input(only));
+        shmkit_fuzz::run(&input(only));
+        println!("fuzz: seed {only} is harmless");
+        return ExitCode::SUCCESS;
+    }
+    let first = seed
+        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64) >> 16);
+    println!("fuzz: seed {first}");
+    watch();
+    std::panic::set_hook(Box::new(|panic| {
+        let current = CURRENT.lock().map_or(None, |current| *current);
+        eprintln!("fuzz: {panic}\nfuzz: found by --only {}", current.map_or(0, |(seed, _)| seed));
+    }));
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut cases = 0;
+    while Instant::now() < end {
+        let seed = first.wrapping_add(cases);
+        set_current(Some((seed, Instant::now())));
+        let input = input(seed);
+        if std::panic::catch_unwind(|| shmkit_fuzz::run(&input)).is_err() {
+            return ExitCode::FAILURE;
+        }
+        cases += 1;
+    }
+    set_current(None);
+    println!("fuzz: {cases} cases, nothing found");
+    ExitCode::SUCCESS
+}

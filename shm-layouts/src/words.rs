@@ -124,7 +124,7 @@ impl Unit {
     }
 }
 
-/// Names an extent: `generation:24 | unit + 1:26`, 0 for none.
+/// Names an extent: `generation:24 | unit + 1:40`, 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtentRef {
     /// First unit.
@@ -136,8 +136,11 @@ pub struct ExtentRef {
 impl ExtentRef {
     /// Unpacks a reference; `None` for 0.
     pub const fn unpack(word: u64) -> Option<ExtentRef> {
-        let unit = (word & 0x7FF_FFFF) as u32;
-        if unit == 0 { None } else { Some(ExtentRef { unit: unit - 1, generation: ((word >> 40) & 0xFF_FFFF) as u32 }) }
+        let unit = word & 0xFF_FFFF_FFFF;
+        if unit == 0 || unit > u32::MAX as u64 {
+            return None;
+        }
+        Some(ExtentRef { unit: unit as u32 - 1, generation: (word >> 40) as u32 })
     }
     /// Packs it.
     pub const fn pack(self) -> u64 {

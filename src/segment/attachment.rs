@@ -459,7 +459,7 @@ fn check_header(bytes: &[u8; size_of::<SegmentHeader>()], size: u64, name: &str)
     require!(header.unit_size == UNIT_SIZE as u32, unit_size);
     require!((1..=MAX_PARTICIPANTS).contains(&header.max_participants), max_participants);
     require!(header.objects_capacity <= 1 << 16, objects_capacity);
-    require!(header.heap_units_max <= (1 << 40), heap_units_max);
+    require!(header.heap_units_max < u64::from(u32::MAX), heap_units_max);
     let fits = |offset: u64, count: u64, each: usize, align: u64| {
         offset % align == 0
             && offset >= u64::from(header.header_size)

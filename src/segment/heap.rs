@@ -209,6 +209,13 @@ impl Attachment {
         });
     }
 
+    /// Takes an extent of an object that is being destroyed for the participant in `slot`: freed at its death. Idempotent.
+    pub(crate) fn hold_extent(&self, reference: u64, slot: u32) {
+        self.change_extent(reference, |head| {
+            (head.state != UNIT_FREE).then_some(Unit { state: UNIT_HELD, owner: slot, ..head })
+        });
+    }
+
     /// Takes back an extent of an object that only this process can reach: the reverse of [`Attachment::commit_extent`].
     pub(crate) fn free_extent(&self, reference: u64) {
         self.change_extent(reference, |head| (head.state != UNIT_FREE).then_some(freed(head)));

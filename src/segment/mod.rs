@@ -229,8 +229,8 @@ impl SegmentBuilder {
         }
         let smallest = SMALLEST + u64::from(self.max_participants) * 64;
         if let Some(size) = self.max_size {
-            if size < smallest || size > 1 << 44 {
-                return invalid("max_size", size, "it must be 256 KiB (and 64 bytes a participant) to 16 TiB");
+            if size < smallest || size > 1 << 39 {
+                return invalid("max_size", size, "it must be 256 KiB (and 64 bytes a participant) to 512 GiB");
             }
             return Ok(size.next_multiple_of(4096));
         }
@@ -580,6 +580,11 @@ impl Segment {
 
     pub(crate) fn open_descriptor_of(pid: u32, fd: i32) -> Result<Segment> {
         let path = format!("/proc/{pid}/fd/{fd}");
+        // Whoever wrote the ticket may have named any file of that process: only our own kind is opened at all.
+        let target = std::fs::read_link(&path).map_err(|_| SegmentError::Gone)?;
+        if !target.as_os_str().as_encoded_bytes().starts_with(b"/memfd:shmkit:") {
+            return Err(SegmentError::Gone.into());
+        }
         let file = std::fs::File::options().read(true).write(true).open(path).map_err(|_| SegmentError::Gone)?;
         Segment::from_fd(file.into())
     }

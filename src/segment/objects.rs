@@ -28,12 +28,20 @@ use shmkit_layouts::words::{CELL_BLOCK, CELL_NAME, CELL_NONE, CELL_PROCESS, Cell
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// State of an entry whose word nobody of ours can have written.
+const ENTRY_SCRIBBLED: u32 = u32::MAX;
+
 /// A name of an object: 1 to 63 bytes of UTF-8, padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Name([u64; 8]);
 
 impl Name {
     const NONE: Name = Name([0; 8]);
+
+    /// No name, or one that is being taken away: a name has no NUL, so its first word is not 0.
+    fn is_none(self) -> bool {
+        self.0[0] == 0
+    }
 
     pub(crate) fn new(name: &str) -> Result<Name> {
         let invalid = |why| Err(SegmentError::InvalidName { name: name.to_owned(), why }.into());
@@ -56,9 +64,10 @@ impl Name {
         Name(std::array::from_fn(|i| words[i].load(Ordering::Relaxed)))
     }
 
+    /// Word by word, the first one first: half a removal is one.
     fn store(self, words: &[AtomicU64; 8]) {
         for (word, value) in words.iter().zip(self.0) {
-            word.store(value, Ordering::Relaxed);
+            word.store(value, Ordering::Release);
         }
     }
 
@@ -107,7 +116,7 @@ impl ObjectRef {
     /// The name, if it has one.
     pub(crate) fn name(&self) -> Option<String> {
         let name = Name::load(atomic!(self.attachment.entry(self.id.index), name));
-        (name != Name::NONE).then(|| name.text())
+        (!name.is_none()).then(|| name.text())
     }
 
     /// Whether anybody holds the object in `role`.
@@ -146,7 +155,10 @@ impl Attachment {
 
     pub(super) fn state(&self, index: u32) -> Entry {
         // Acquire pairs with the release of every change of the word.
-        Entry::unpack(atomic!(self.entry(index), word).load(Ordering::Acquire))
+        let word = atomic!(self.entry(index), word).load(Ordering::Acquire);
+        let entry = Entry::unpack(word);
+        // Bits that nobody sets: no state at all, or a compare-and-swap from the packed word would never succeed.
+        if entry.pack() == word { entry } else { Entry { state: ENTRY_SCRIBBLED, ..entry } }
     }
 
     fn change(&self, index: u32, from: Entry, to: Entry) -> bool {
@@ -168,14 +180,18 @@ impl Attachment {
     }
 
     fn find(self: &Arc<Self>, wanted: Name, kind: u32, role: u32) -> Result<Option<ObjectRef>> {
-        'again: loop {
+        // Each new try is one destruction by somebody else; an entry that never settles was scribbled over.
+        'again: for _ in 0..1000 {
             for index in 0..self.objects_high() {
-                let seen = self.state(index);
-                if seen.state != ENTRY_LIVE || Name::load(atomic!(self.entry(index), name)) != wanted {
+                // Generation, name, then both again: the name is that generation's.
+                let generation = atomic!(self.entry(index), generation).load(Ordering::Acquire);
+                if self.state(index).state != ENTRY_LIVE || Name::load(atomic!(self.entry(index), name)) != wanted {
                     continue;
                 }
-                let id = ObjectId { index, generation: atomic!(self.entry(index), generation).load(Ordering::Relaxed) };
+                let id = ObjectId { index, generation };
                 let found = atomic!(self.entry(index), kind).load(Ordering::Relaxed);
+                // Acquire: the looks below come after the name and the kind.
+                std::sync::atomic::fence(Ordering::Acquire);
                 if self.state(index).state != ENTRY_LIVE
                     || atomic!(self.entry(index), generation).load(Ordering::Acquire) != id.generation
                 {
@@ -192,6 +208,7 @@ impl Attachment {
             }
             return Ok(None);
         }
+        Err(corrupt("directory", self.geometry.objects, 0))
     }
 
     /// Creates an object, named or not, of `len` bytes, which `build` fills; the bytes are zero before.
@@ -530,14 +547,14 @@ impl Attachment {
             let dying = seen.next(ENTRY_DYING, by);
             if self.change(index, seen, dying) {
                 failpoint!("destroy.dying");
-                return self.destroy(index, dying);
+                return self.destroy(index, dying, by);
             }
         }
     }
 
     /// Finishes a destruction. Idempotent: every step names the generation it means. True if the object held messages with
     /// handles.
-    fn destroy(&self, index: u32, dying: Entry) -> bool {
+    fn destroy(&self, index: u32, dying: Entry, by: u32) -> bool {
         let entry = self.entry(index);
         let body = atomic!(entry, body).load(Ordering::Acquire);
         let mut handles = false;
@@ -552,8 +569,12 @@ impl Attachment {
             let Ok(extent) = self.find_extent(more, "reference chunk") else { break };
             let Ok(chunk) = self.pointer::<ReferenceChunk>(extent.offset, "reference chunk") else { break };
             let next = atomic!(chunk, more).load(Ordering::Acquire);
-            // The chain is cut before its first link is freed: who goes on after my death finds the rest.
+            // The first link is mine, then the chain is cut, then the link is freed: who goes on after my death finds the rest
+            // in the chain, and the sweep finds the link.
+            self.hold_extent(more, by);
+            failpoint!("destroy.chunk_held");
             atomic!(entry, more).store(next, Ordering::Release);
+            failpoint!("destroy.chunk_cut");
             self.free_extent(more);
             more = next;
         }
@@ -610,7 +631,7 @@ impl Attachment {
             holders.dedup();
             let body = self.find_extent(atomic!(entry, body).load(Ordering::Acquire), "body");
             all.push(ObjectInfo {
-                name: (name != Name::NONE).then(|| name.text()),
+                name: (!name.is_none()).then(|| name.text()),
                 kind: kinds::name(atomic!(entry, kind).load(Ordering::Relaxed)),
                 size: body.map_or(0, |body| body.len),
                 holders,
@@ -622,7 +643,7 @@ impl Attachment {
     // ---- recovery -----------------------------------------------------------------------------------------------------
 
     /// Recovers the participant in `slot` from every object. Under the recovery lock. False if one cannot be recovered.
-    pub(crate) fn recover_objects(&self, slot: u32, generation: u32) -> bool {
+    pub(crate) fn recover_objects(&self, slot: u32, generation: u32, by: u32) -> bool {
         let mut complete = true;
         for index in 0..self.objects_high() {
             let seen = self.state(index);
@@ -638,7 +659,7 @@ impl Attachment {
                     });
                     failpoint!("recover.committed");
                     // A name that was taken away half: the cell goes too.
-                    if Name::load(atomic!(entry, name)) == Name::NONE {
+                    if Name::load(atomic!(entry, name)).is_none() {
                         self.drop_name_cell(index);
                     }
                     let Ok(body) = self.find_extent(body, "body") else { continue };
@@ -655,7 +676,7 @@ impl Attachment {
                 }
                 ENTRY_DYING if seen.owner == slot => {
                     // What its messages held is found by the look at every object that follows.
-                    self.destroy(index, seen);
+                    self.destroy(index, seen, by);
                     failpoint!("recover.dying");
                 }
                 _ => {}

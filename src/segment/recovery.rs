@@ -83,7 +83,7 @@ impl Attachment {
         claim::recover_word(atomic!(self.header(), heap_lock), is_dead);
         claim::recover_word(atomic!(self.header(), directory_lock), is_dead);
         failpoint!("recover.locks");
-        if !self.recover_objects(slot, generation) {
+        if !self.recover_objects(slot, generation, by) {
             return false;
         }
         self.sweep(slot);

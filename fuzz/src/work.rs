@@ -1,0 +1,94 @@
+//! What the fuzzed process does with a segment: everything, and never waiting.
+
+use shmkit::{Event, Lock, Mutex, RLock, Segment, Semaphore};
+use std::time::Duration;
+
+/// Time-outs are zero: nobody else is there to wait for.
+const NOW: Duration = Duration::ZERO;
+
+/// What could be opened.
+#[derive(Default)]
+pub struct Opened {
+    lock: Option<Lock>,
+    rlock: Option<RLock>,
+    mutex: Option<Mutex<[u64; 4]>>,
+    semaphore: Option<Semaphore>,
+    event: Option<Event>,
+}
+
+/// Puts an object of every kind into a sound segment.
+pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
+    Ok(Opened {
+        lock: Some(segment.lock("lock").create()?),
+        rlock: Some(segment.rlock("rlock").create()?),
+        mutex: Some(segment.mutex("mutex").create()?),
+        semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
+        event: Some(segment.event("event").create()?),
+    })
+}
+
+/// Opens what can be opened.
+pub fn open(segment: &Segment) -> Opened {
+    Opened {
+        lock: segment.lock("lock").open().ok(),
+        rlock: segment.rlock("rlock").open().ok(),
+        mutex: segment.mutex("mutex").open().ok(),
+        semaphore: segment.semaphore("semaphore").open().ok(),
+        event: segment.event("event").open().ok(),
+    }
+}
+
+/// Uses everything. Errors are fine; the values that come out do not matter, but must come out.
+pub fn exercise(segment: &Segment, opened: &Opened) {
+    let _ = segment.objects();
+    let _ = segment.participants();
+    let _ = segment.memory();
+    let _ = segment.verify();
+    segment.recover();
+    sync(opened);
+    let _ = fresh(segment);
+    let _ = segment.remove("lock");
+    let _ = segment.remove("no such object");
+}
+
+fn sync(opened: &Opened) {
+    if let Some(lock) = &opened.lock {
+        drop(lock.lock_timeout(NOW));
+        let _ = lock.acquire_timeout(NOW);
+        let _ = lock.release();
+        let _ = format!("{lock:?}");
+    }
+    if let Some(rlock) = &opened.rlock {
+        let outer = rlock.lock_timeout(NOW);
+        let _ = rlock.depth();
+        drop(rlock.try_lock());
+        drop(outer);
+        let _ = rlock.release();
+    }
+    if let Some(mutex) = &opened.mutex {
+        match mutex.lock_timeout(NOW) {
+            Ok(mut guard) => guard[0] = 1,
+            Err(dead) => drop(dead.repair(|guard| guard[0] = 2)),
+        }
+        mutex.clear_poison();
+    }
+    if let Some(semaphore) = &opened.semaphore {
+        drop(semaphore.acquire_timeout(NOW));
+        let _ = semaphore.release();
+        assert!(semaphore.value() <= i32::MAX as u32, "more permits than there can be");
+    }
+    if let Some(event) = &opened.event {
+        event.set();
+        let _ = event.wait_timeout(NOW);
+        event.clear();
+    }
+}
+
+/// New objects beside the old ones, and their end.
+fn fresh(segment: &Segment) -> shmkit::Result<()> {
+    let lock = Lock::new_in(segment)?;
+    drop(lock.lock()?);
+    let big = Mutex::new_in(segment, [7u64; 1000])?;
+    assert_eq!(big.lock()?.iter().sum::<u64>(), 7000, "a fresh object is this process's own");
+    Ok(())
+}
