@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 /// The steps in their order. Feature `failpoints` is what the crash tests kill processes with.
 const STEPS: &[Step] = &[
     call("layouts", layouts::check),
-    // With the C compiler's view of them, if there is a compiler.
-    command("layout tests", "cargo test -p shmkit-layouts"),
+    command("layout tests", "cargo test -p shmkit-layouts --lib"),
+    // Compiles C and C++. Uncaptured, since it says so where there is no compiler.
+    command("C header", "cargo test -p shmkit-layouts --test c_header -- --nocapture"),
     command("models", "cargo test -p shmkit-models"),
     command(
         "tests",

@@ -47,7 +47,7 @@ pub fn snake(name: &str) -> String {
     snake
 }
 
-/// Documentation without Rust's links, on one line: [`crate::words::Entry`] is `Entry`.
+/// Documentation on one line, with Rust's links to `path::Name` as plain `Name`.
 pub fn plain(doc: &str) -> String {
     let mut plain = String::new();
     let mut rest = doc;
