@@ -515,21 +515,25 @@ SHMKIT_ASSERT(sizeof(((shmkit_mutex_body *)0)->reserved) == 60, "size of reserve
 
 /* Re-entrant lock. */
 typedef struct shmkit_rlock_body {
-    /* 0: Low half as a mutex word, high half the ordinal of the owning thread. */
-    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) word;
-    /* 8: How often the owner holds it beyond the first time. Written by the owner only. */
+    /* 0: Mutex word: the process that holds it. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: How often the owner holds it beyond the first time. Written by the owner only. */
     SHMKIT_ATOMIC(uint32_t) depth;
-    /* 12: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved[13];
+    /* 8: Which thread of that process: its token in the low half, the thread's ordinal in the high half. Written by the owner only; void unless the token is the word's. */
+    SHMKIT_ATOMIC(uint64_t) thread;
+    /* 16: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[12];
 } shmkit_rlock_body;
 SHMKIT_ASSERT(sizeof(shmkit_rlock_body) == 64, "size of shmkit_rlock_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_rlock_body) == 64, "alignment of shmkit_rlock_body");
 SHMKIT_ASSERT(offsetof(shmkit_rlock_body, word) == 0, "offset of word of shmkit_rlock_body");
-SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->word) == 8, "size of word of shmkit_rlock_body");
-SHMKIT_ASSERT(offsetof(shmkit_rlock_body, depth) == 8, "offset of depth of shmkit_rlock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->word) == 4, "size of word of shmkit_rlock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rlock_body, depth) == 4, "offset of depth of shmkit_rlock_body");
 SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->depth) == 4, "size of depth of shmkit_rlock_body");
-SHMKIT_ASSERT(offsetof(shmkit_rlock_body, reserved) == 12, "offset of reserved of shmkit_rlock_body");
-SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->reserved) == 52, "size of reserved of shmkit_rlock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rlock_body, thread) == 8, "offset of thread of shmkit_rlock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->thread) == 8, "size of thread of shmkit_rlock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rlock_body, reserved) == 16, "offset of reserved of shmkit_rlock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->reserved) == 48, "size of reserved of shmkit_rlock_body");
 
 /* Counting semaphore. */
 typedef struct shmkit_semaphore_body {
