@@ -117,6 +117,8 @@
 #define SHMKIT_SLOT_READY UINT64_C(1)
 /* Ring slot: a consumer is taking it. */
 #define SHMKIT_SLOT_TAKEN UINT64_C(2)
+/* Ring slot: the end of a closed queue. Nothing comes after it. */
+#define SHMKIT_SLOT_END UINT64_C(3)
 /* Block: nobody's. */
 #define SHMKIT_BLOCK_FREE UINT64_C(0)
 /* Block: being written by its owner, or published in the ring. */
@@ -150,12 +152,22 @@
 #define SHMKIT_ELEMENT_FORMAT UINT32_C(48)
 /* Queue flag: what a dead consumer held is dropped, not delivered again. */
 #define SHMKIT_QUEUE_AT_MOST_ONCE UINT32_C(1)
-/* Message tag: serialised with postcard. */
-#define SHMKIT_TAG_POSTCARD UINT32_C(7)
+/* Message tag: nothing, 0 bytes. */
+#define SHMKIT_TAG_NONE UINT32_C(0)
+/* Message tag: a truth value, 1 byte. */
+#define SHMKIT_TAG_BOOL UINT32_C(1)
+/* Message tag: a signed integer, 8 bytes. */
+#define SHMKIT_TAG_I64 UINT32_C(2)
+/* Message tag: a floating-point number, 8 bytes. */
+#define SHMKIT_TAG_F64 UINT32_C(3)
+/* Message tag: text in UTF-8. */
+#define SHMKIT_TAG_UTF8 UINT32_C(4)
 /* Message tag: bytes. */
 #define SHMKIT_TAG_BYTES UINT32_C(5)
 /* Message tag: one plain-data element. */
 #define SHMKIT_TAG_POD UINT32_C(6)
+/* Message tag: serialised with postcard. */
+#define SHMKIT_TAG_POSTCARD UINT32_C(7)
 /* Message flag: the payload names objects. */
 #define SHMKIT_MESSAGE_HANDLES UINT32_C(1)
 /* Role of an ordinary holder. */
@@ -234,6 +246,8 @@
 #define SHMKIT_SLOT_LAP_MASK UINT64_C(0xffffffff)
 
 /* Block: A queue block's word. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_BLOCK_DELIVERIES_SHIFT 0
+#define SHMKIT_BLOCK_DELIVERIES_MASK UINT64_C(0xffff)
 #define SHMKIT_BLOCK_STATE_SHIFT 16
 #define SHMKIT_BLOCK_STATE_MASK UINT64_C(0xf)
 #define SHMKIT_BLOCK_OWNER_SHIFT 20
@@ -589,9 +603,9 @@ typedef struct shmkit_queue_body {
     uint64_t slots_offset;
     /* 24: Offset of the block words. */
     uint64_t words_offset;
-    /* 32: Offset of the blocks' `BlockMeta`. */
-    uint64_t meta_offset;
-    /* 40: Offset of the payloads. */
+    /* 32: Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block. */
+    uint64_t extents_offset;
+    /* 40: Offset of the payloads. Where there are extents, each starts with a `BlockMeta`. */
     uint64_t payload_offset;
     /* 48: `QUEUE_…`. */
     uint32_t flags;
@@ -607,16 +621,18 @@ typedef struct shmkit_queue_body {
     uint64_t reserved2[15];
     /* 384: Wait word: not empty. */
     SHMKIT_ATOMIC(uint32_t) not_empty;
-    /* 388: 1 while a block may wait to be delivered again. */
+    /* 388: Goes up whenever recovery leaves a block to be delivered again. */
     SHMKIT_ATOMIC(uint32_t) requeue;
-    /* 392: 1 once it takes no more messages. */
+    /* 392: 1 once it is to take no more messages. */
     SHMKIT_ATOMIC(uint32_t) closed;
     /* 396: Zero. */
     SHMKIT_ATOMIC(uint32_t) reserved3[13];
-    /* 448: Wait word: not full, or a block is free. */
+    /* 448: Wait word: not full. */
     SHMKIT_ATOMIC(uint32_t) not_full;
-    /* 452: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved4[15];
+    /* 452: Wait word: a block is free. */
+    SHMKIT_ATOMIC(uint32_t) block_free;
+    /* 456: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved4[14];
 } shmkit_queue_body;
 SHMKIT_ASSERT(sizeof(shmkit_queue_body) == 512, "size of shmkit_queue_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_queue_body) == 128, "alignment of shmkit_queue_body");
@@ -632,8 +648,8 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, slots_offset) == 16, "offset of slots_
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->slots_offset) == 8, "size of slots_offset of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, words_offset) == 24, "offset of words_offset of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->words_offset) == 8, "size of words_offset of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, meta_offset) == 32, "offset of meta_offset of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->meta_offset) == 8, "size of meta_offset of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, extents_offset) == 32, "offset of extents_offset of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->extents_offset) == 8, "size of extents_offset of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, payload_offset) == 40, "offset of payload_offset of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->payload_offset) == 8, "size of payload_offset of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, flags) == 48, "offset of flags of shmkit_queue_body");
@@ -658,29 +674,27 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 396, "offset of reserved
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 52, "size of reserved3 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, not_full) == 448, "offset of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->not_full) == 4, "size of not_full of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved4) == 452, "offset of reserved4 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved4) == 60, "size of reserved4 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, block_free) == 452, "offset of block_free of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->block_free) == 4, "size of block_free of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved4) == 456, "offset of reserved4 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved4) == 56, "size of reserved4 of shmkit_queue_body");
 
-/* What lies in a block. Written by the block's owner only. */
+/* The start of a block's payload in a queue of serialised messages; the message follows if it fits the block. Written by the block's owner only. */
 typedef struct shmkit_block_meta {
-    /* 0: Bytes of the message. */
+    /* 0: Bytes of the message: beside this in the block, or in the block's extent if they do not fit. */
     SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) len;
-    /* 8: Where the message lies if it does not fit the block: `ExtentRef` or 0. */
-    SHMKIT_ATOMIC(uint64_t) extent;
-    /* 16: `TAG_…`. */
+    /* 8: `TAG_…`. */
     SHMKIT_ATOMIC(uint32_t) tag;
-    /* 20: `MESSAGE_…` in the low half, how often it was delivered before in the high half. */
+    /* 12: `MESSAGE_…`. */
     SHMKIT_ATOMIC(uint32_t) flags;
 } shmkit_block_meta;
-SHMKIT_ASSERT(sizeof(shmkit_block_meta) == 24, "size of shmkit_block_meta");
+SHMKIT_ASSERT(sizeof(shmkit_block_meta) == 16, "size of shmkit_block_meta");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_block_meta) == 8, "alignment of shmkit_block_meta");
 SHMKIT_ASSERT(offsetof(shmkit_block_meta, len) == 0, "offset of len of shmkit_block_meta");
 SHMKIT_ASSERT(sizeof(((shmkit_block_meta *)0)->len) == 8, "size of len of shmkit_block_meta");
-SHMKIT_ASSERT(offsetof(shmkit_block_meta, extent) == 8, "offset of extent of shmkit_block_meta");
-SHMKIT_ASSERT(sizeof(((shmkit_block_meta *)0)->extent) == 8, "size of extent of shmkit_block_meta");
-SHMKIT_ASSERT(offsetof(shmkit_block_meta, tag) == 16, "offset of tag of shmkit_block_meta");
+SHMKIT_ASSERT(offsetof(shmkit_block_meta, tag) == 8, "offset of tag of shmkit_block_meta");
 SHMKIT_ASSERT(sizeof(((shmkit_block_meta *)0)->tag) == 4, "size of tag of shmkit_block_meta");
-SHMKIT_ASSERT(offsetof(shmkit_block_meta, flags) == 20, "offset of flags of shmkit_block_meta");
+SHMKIT_ASSERT(offsetof(shmkit_block_meta, flags) == 12, "offset of flags of shmkit_block_meta");
 SHMKIT_ASSERT(sizeof(((shmkit_block_meta *)0)->flags) == 4, "size of flags of shmkit_block_meta");
 
 /* Two queues, one for each direction. */

@@ -88,7 +88,7 @@ pub const WORDS: &[Word] = &[
         fields: &[
             field("index", 0, 18, "The block."),
             field("owner", 18, 12, "Slot of the consumer; 0 unless `SLOT_TAKEN`."),
-            field("state", 30, 2, "`SLOT_FREE`, `SLOT_READY` or `SLOT_TAKEN`."),
+            field("state", 30, 2, "`SLOT_FREE`, `SLOT_READY`, `SLOT_TAKEN` or `SLOT_END`."),
             field("lap", 32, 32, "Which round of the ring this is."),
         ],
     },
@@ -97,6 +97,7 @@ pub const WORDS: &[Word] = &[
         doc: "A queue block's word.",
         bits: 64,
         fields: &[
+            field("deliveries", 0, 16, "How often its message was delivered again."),
             field("state", 16, 4, "`BLOCK_…`."),
             field("owner", 20, 12, "Slot of the owner; 0 unless somebody writes, reads or releases it."),
             field("generation", 32, 32, "Goes up with every loan."),
@@ -137,12 +138,12 @@ mod tests {
         assert_eq!(u64::from(MUTEX_CONTENDED), mask("Mutex", "contended"));
         assert_eq!(u64::from(crate::words::EVENT_WAITING), mask("Event", "waiting"));
 
-        let entry = Entry { state: 0, owner: 0, version: 0 };
+        let entry = Entry::unpack(0);
         assert_eq!(Entry { state: ONES, ..entry }.pack(), mask("Entry", "state"));
         assert_eq!(Entry { owner: ONES, ..entry }.pack(), mask("Entry", "owner"));
         assert_eq!(Entry { version: ONES, ..entry }.pack(), mask("Entry", "version"));
 
-        let unit = Unit { state: 0, owner: 0, len: 0, generation: 0 };
+        let unit = Unit::unpack(0);
         assert_eq!(Unit { len: ONES, ..unit }.pack(), mask("Unit", "len"));
         assert_eq!(Unit { state: u64::MAX, ..unit }.pack(), mask("Unit", "state"));
         assert_eq!(Unit { owner: ONES, ..unit }.pack(), mask("Unit", "owner"));
@@ -153,23 +154,38 @@ mod tests {
         assert_eq!(u64::from(all.generation) << 40, mask("ExtentRef", "generation"));
         assert_eq!(all.pack(), mask("ExtentRef", "unit_plus_1") | mask("ExtentRef", "generation"));
 
-        let cell = Cell { kind: 0, role: 0, object: 0, id: 0, generation: 0 };
+        let cell = Cell::unpack(0);
         assert_eq!(Cell { generation: ONES, ..cell }.pack(), mask("Cell", "generation"));
         assert_eq!(Cell { id: ONES, ..cell }.pack(), mask("Cell", "id"));
         assert_eq!(Cell { object: ONES, ..cell }.pack(), mask("Cell", "object"));
         assert_eq!(Cell { role: ONES, ..cell }.pack(), mask("Cell", "role"));
         assert_eq!(Cell { kind: u64::MAX, ..cell }.pack(), mask("Cell", "kind"));
 
-        let slot = Slot { lap: 0, state: 0, owner: 0, index: 0 };
+        let slot = Slot::unpack(0);
         assert_eq!(Slot { index: ONES, ..slot }.pack(), mask("Slot", "index"));
         assert_eq!(Slot { owner: ONES, ..slot }.pack(), mask("Slot", "owner"));
         assert_eq!(Slot { state: u64::MAX, ..slot }.pack(), mask("Slot", "state"));
         assert_eq!(Slot { lap: ONES, ..slot }.pack(), mask("Slot", "lap"));
 
-        let block = Block { generation: 0, owner: 0, state: 0 };
+        let block = Block::unpack(0);
+        assert_eq!(Block { deliveries: ONES, ..block }.pack(), mask("Block", "deliveries"));
         assert_eq!(Block { state: u64::MAX, ..block }.pack(), mask("Block", "state"));
         assert_eq!(Block { owner: ONES, ..block }.pack(), mask("Block", "owner"));
         assert_eq!(Block { generation: ONES, ..block }.pack(), mask("Block", "generation"));
+    }
+
+    /// No field of a word is missing in the table.
+    #[test]
+    fn the_table_is_complete() {
+        let all = |name| {
+            let word = WORDS.iter().find(|found| found.name == name).expect("a word of that name");
+            word.fields.iter().fold(0, |mask, field| mask | field.mask())
+        };
+        assert_eq!(Entry::unpack(u64::MAX).pack(), all("Entry"));
+        assert_eq!(Unit::unpack(u64::MAX).pack(), all("Unit"));
+        assert_eq!(Cell::unpack(u64::MAX).pack(), all("Cell"));
+        assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
+        assert_eq!(Block::unpack(u64::MAX).pack(), all("Block"));
     }
 
     #[test]
@@ -182,10 +198,11 @@ mod tests {
             assert_eq!(Cell::unpack(Cell::unpack(seed).pack()), Cell::unpack(seed));
             assert_eq!(Slot::unpack(Slot::unpack(seed).pack()), Slot::unpack(seed));
             assert_eq!(Block::unpack(Block::unpack(seed).pack()), Block::unpack(seed));
-            // These three leave no bit out.
+            // These leave no bit out.
             assert_eq!(Unit::unpack(seed).pack(), seed);
             assert_eq!(Cell::unpack(seed).pack(), seed);
             assert_eq!(Slot::unpack(seed).pack(), seed);
+            assert_eq!(Block::unpack(seed).pack(), seed);
             if let Some(extent) = ExtentRef::unpack(seed) {
                 assert_eq!(ExtentRef::unpack(extent.pack()), Some(extent));
             }

@@ -73,7 +73,8 @@ fn a_c_program_sees_the_same_layout() {
                 assert_eq!(found, slot.pack().to_string());
             }
             ["block", found] => {
-                assert_eq!(found, Block { generation: 9, owner: 5, state: BLOCK_READ }.pack().to_string());
+                let block = Block { generation: 9, owner: 5, state: BLOCK_READ, deliveries: 2 };
+                assert_eq!(found, block.pack().to_string());
             }
             ["cell", found] => {
                 let cell = Cell { kind: CELL_BLOCK, role: 2, object: 3, id: 77, generation: 11 };

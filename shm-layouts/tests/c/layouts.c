@@ -38,7 +38,8 @@ int main(void) {
     VALUE(CELL_NAME);
     printf("slot %" PRIu64 "\n",
            PUT(SLOT, LAP, 7) | PUT(SLOT, STATE, SHMKIT_SLOT_TAKEN) | PUT(SLOT, OWNER, 4093) | PUT(SLOT, INDEX, 100));
-    printf("block %" PRIu64 "\n", PUT(BLOCK, GENERATION, 9) | PUT(BLOCK, OWNER, 5) | PUT(BLOCK, STATE, SHMKIT_BLOCK_READ));
+    printf("block %" PRIu64 "\n", PUT(BLOCK, GENERATION, 9) | PUT(BLOCK, OWNER, 5) | PUT(BLOCK, STATE, SHMKIT_BLOCK_READ) |
+                                      PUT(BLOCK, DELIVERIES, 2));
     printf("cell %" PRIu64 "\n", PUT(CELL, KIND, SHMKIT_CELL_BLOCK) | PUT(CELL, ROLE, SHMKIT_ROLE_SECOND) |
                                      PUT(CELL, OBJECT, 3) | PUT(CELL, ID, 77) | PUT(CELL, GENERATION, 11));
     printf("magic %.6s %d %d\n", (const char *)magic, magic[6], magic[7]);
