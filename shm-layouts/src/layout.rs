@@ -44,7 +44,12 @@ macro_rules! constants {
         $( $(#[doc = $doc])* pub const $name: $ty = $value; )*
         /// The constants of this module as [`crate::reflect`] shows them.
         pub const $table: &[crate::reflect::Constant] = &[
-            $( crate::reflect::Constant { name: stringify!($name), value: $name as u64, doc: concat!($($doc, "\n"),*) }, )*
+            $( crate::reflect::Constant {
+                name: stringify!($name),
+                ty: stringify!($ty),
+                value: $name as u64,
+                doc: concat!($($doc, "\n"),*),
+            }, )*
         ];
     };
 }

@@ -11,6 +11,7 @@
 #[macro_use]
 mod layout;
 
+pub mod bits;
 pub mod kinds;
 pub mod objects;
 pub mod reflect;

@@ -9,12 +9,22 @@ constants! { CONSTANTS:
     ELEMENT_FORMAT: u32 = 48;
     /// Queue flag: what a dead consumer held is dropped, not delivered again.
     QUEUE_AT_MOST_ONCE: u32 = 1;
-    /// Message tag: serialised with postcard.
-    TAG_POSTCARD: u32 = 7;
+    /// Message tag: nothing, 0 bytes.
+    TAG_NONE: u32 = 0;
+    /// Message tag: a truth value, 1 byte.
+    TAG_BOOL: u32 = 1;
+    /// Message tag: a signed integer, 8 bytes.
+    TAG_I64: u32 = 2;
+    /// Message tag: a floating-point number, 8 bytes.
+    TAG_F64: u32 = 3;
+    /// Message tag: text in UTF-8.
+    TAG_UTF8: u32 = 4;
     /// Message tag: bytes.
     TAG_BYTES: u32 = 5;
     /// Message tag: one plain-data element.
     TAG_POD: u32 = 6;
+    /// Message tag: serialised with postcard.
+    TAG_POSTCARD: u32 = 7;
     /// Message flag: the payload names objects.
     MESSAGE_HANDLES: u32 = 1;
     /// Role of an ordinary holder.
@@ -105,9 +115,9 @@ layout! {
         16 => slots_offset: u64,
         /// Offset of the block words.
         24 => words_offset: u64,
-        /// Offset of the blocks' `BlockMeta`.
-        32 => meta_offset: u64,
-        /// Offset of the payloads.
+        /// Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block.
+        32 => extents_offset: u64,
+        /// Offset of the payloads. Where there are extents, each starts with a `BlockMeta`.
         40 => payload_offset: u64,
         /// `QUEUE_…`.
         48 => flags: u32,
@@ -123,28 +133,29 @@ layout! {
         264 => reserved2: [u64; 15],
         /// Wait word: not empty.
         384 => not_empty: AtomicU32,
-        /// 1 while a block may wait to be delivered again.
+        /// Goes up whenever recovery leaves a block to be delivered again.
         388 => requeue: AtomicU32,
-        /// 1 once it takes no more messages.
+        /// 1 once it is to take no more messages.
         392 => closed: AtomicU32,
         /// Zero.
         396 => reserved3: [AtomicU32; 13],
-        /// Wait word: not full, or a block is free.
+        /// Wait word: not full.
         448 => not_full: AtomicU32,
+        /// Wait word: a block is free.
+        452 => block_free: AtomicU32,
         /// Zero.
-        452 => reserved4: [AtomicU32; 15],
+        456 => reserved4: [AtomicU32; 14],
     }
 
-    /// What lies in a block. Written by the block's owner only.
-    struct BlockMeta: 24 bytes, aligned 8 {
-        /// Bytes of the message.
+    /// The start of a block's payload in a queue of serialised messages; the message follows if it fits the block.
+    /// Written by the block's owner only.
+    struct BlockMeta: 16 bytes, aligned 8 {
+        /// Bytes of the message: beside this in the block, or in the block's extent if they do not fit.
         0 => len: AtomicU64,
-        /// Where the message lies if it does not fit the block: [`crate::words::ExtentRef`] or 0.
-        8 => extent: AtomicU64,
         /// `TAG_…`.
-        16 => tag: AtomicU32,
-        /// `MESSAGE_…` in the low half, how often it was delivered before in the high half.
-        20 => flags: AtomicU32,
+        8 => tag: AtomicU32,
+        /// `MESSAGE_…`.
+        12 => flags: AtomicU32,
     }
 
     /// Two queues, one for each direction.

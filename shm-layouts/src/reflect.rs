@@ -35,10 +35,45 @@ pub struct Struct {
 pub struct Constant {
     /// Its name.
     pub name: &'static str,
+    /// Its Rust type as written.
+    pub ty: &'static str,
     /// Its value.
     pub value: u64,
     /// Its documentation.
     pub doc: &'static str,
+}
+
+/// One word that several fields are packed into.
+#[derive(Debug, Clone, Copy)]
+pub struct Word {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub doc: &'static str,
+    /// Bits of the word: 32 or 64.
+    pub bits: u32,
+    /// Its fields, from the lowest bit up. Bits that no field takes are zero.
+    pub fields: &'static [BitField],
+}
+
+/// One field of a [`Word`].
+#[derive(Debug, Clone, Copy)]
+pub struct BitField {
+    /// Its name.
+    pub name: &'static str,
+    /// Its lowest bit.
+    pub shift: u32,
+    /// Its width in bits.
+    pub bits: u32,
+    /// What it is.
+    pub doc: &'static str,
+}
+
+impl BitField {
+    /// The field's bits where they lie in the word.
+    pub const fn mask(&self) -> u64 {
+        (u64::MAX >> (64 - self.bits)) << self.shift
+    }
 }
 
 /// Every struct, in the order of SPEC.md.
@@ -66,3 +101,6 @@ pub const STRUCTS: &[Struct] = &[
 /// Every group of constants, in the order of SPEC.md.
 pub const CONSTANTS: &[&[Constant]] =
     &[crate::segment::CONSTANTS, crate::kinds::CONSTANTS, crate::words::CONSTANTS, crate::objects::CONSTANTS];
+
+/// Every packed word, in the order of SPEC.md.
+pub const WORDS: &[Word] = crate::bits::WORDS;

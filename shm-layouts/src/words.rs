@@ -17,6 +17,8 @@ constants! { CONSTANTS:
     SLOT_READY: u64 = 1;
     /// Ring slot: a consumer is taking it.
     SLOT_TAKEN: u64 = 2;
+    /// Ring slot: the end of a closed queue. Nothing comes after it.
+    SLOT_END: u64 = 3;
     /// Block: nobody's.
     BLOCK_FREE: u64 = 0;
     /// Block: being written by its owner, or published in the ring.
@@ -216,7 +218,7 @@ impl Slot {
     }
 }
 
-/// A block's word: `gen:32 | own:12 | st:4 | spare:16`.
+/// A block's word: `gen:32 | own:12 | st:4 | deliveries:16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
     /// Goes up with every loan.
@@ -225,15 +227,25 @@ pub struct Block {
     pub owner: u32,
     /// `BLOCK_…`.
     pub state: u64,
+    /// How often its message was delivered again.
+    pub deliveries: u32,
 }
 
 impl Block {
     /// Unpacks a word.
     pub const fn unpack(word: u64) -> Block {
-        Block { generation: (word >> 32) as u32, owner: ((word >> 20) & 0xFFF) as u32, state: (word >> 16) & 0xF }
+        Block {
+            generation: (word >> 32) as u32,
+            owner: ((word >> 20) & 0xFFF) as u32,
+            state: (word >> 16) & 0xF,
+            deliveries: (word & 0xFFFF) as u32,
+        }
     }
     /// Packs it.
     pub const fn pack(self) -> u64 {
-        (self.generation as u64) << 32 | ((self.owner & 0xFFF) as u64) << 20 | (self.state & 0xF) << 16
+        (self.generation as u64) << 32
+            | ((self.owner & 0xFFF) as u64) << 20
+            | (self.state & 0xF) << 16
+            | (self.deliveries & 0xFFFF) as u64
     }
 }

@@ -1,2 +1,50 @@
-//! placeholder
-fn main() {}
+//! The project's own commands. `cargo xtask` lists them.
+
+mod layouts;
+mod lint;
+mod steps;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a command gives: an error is a message for people.
+type Result<T = ()> = std::result::Result<T, String>;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  layouts [--check]   write the C header, layouts.json and the tables of SPEC.md from the types;
+                      with --check only tell which of them differ
+  test                everything a fresh machine must pass; leaves nothing in /dev/shm
+  lint                formatting, clippy and rustdoc, warnings denied
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["layouts"] => layouts::write(),
+        ["layouts", "--check"] => layouts::check(),
+        ["test"] => test::run(),
+        ["lint"] => lint::run(),
+        [] | ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("{:?} is no command\n\n{USAGE}", words.join(" "))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {}", message.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's directory.
+fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    xtask.parent().map_or_else(|| xtask.clone(), PathBuf::from)
+}

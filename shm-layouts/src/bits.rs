@@ -1,0 +1,211 @@
+//! How the words of [`crate::words`] are packed, as data: for the generators and for ports.
+//!
+//! The tests of this module hold it against `pack` and `unpack`, so that neither can drift from the other.
+
+use crate::reflect::{BitField, Word};
+
+const fn field(name: &'static str, shift: u32, bits: u32, doc: &'static str) -> BitField {
+    BitField { name, shift, bits, doc }
+}
+
+/// Every packed word.
+pub const WORDS: &[Word] = &[
+    Word {
+        name: "Token",
+        doc: "A participant's token; never 0.",
+        bits: 32,
+        fields: &[
+            field("slot", 0, 12, "Slot of the registry."),
+            field("generation", 12, 18, "Low bits of the slot's generation."),
+        ],
+    },
+    Word {
+        name: "Mutex",
+        doc: "A lock word; 0 when free.",
+        bits: 32,
+        fields: &[
+            field("slot", 0, 12, "The owner's slot, `SLOT_NOBODY` or `SLOT_POISON`."),
+            field("generation", 12, 18, "The owner's generation, as in its token."),
+            field("recover", 30, 1, "The last owner died or panicked inside."),
+            field("contended", 31, 1, "Somebody may sleep on the word."),
+        ],
+    },
+    Word {
+        name: "Event",
+        doc: "A wait word.",
+        bits: 32,
+        fields: &[
+            field("sequence", 0, 31, "Goes up with every wake-up."),
+            field("waiting", 31, 1, "Somebody may sleep on the word."),
+        ],
+    },
+    Word {
+        name: "Entry",
+        doc: "State of an object entry.",
+        bits: 64,
+        fields: &[
+            field("state", 0, 4, "`ENTRY_…`."),
+            field("owner", 4, 12, "Slot of who builds or destroys it; 0 otherwise."),
+            field("version", 32, 32, "Goes up with every change."),
+        ],
+    },
+    Word {
+        name: "Unit",
+        doc: "A heap unit's word.",
+        bits: 64,
+        fields: &[
+            field("len", 0, 26, "Units of the extent."),
+            field("state", 26, 2, "`UNIT_…`."),
+            field("owner", 28, 12, "Slot of the holder; 0 unless `UNIT_HELD`."),
+            field("generation", 40, 24, "Goes up whenever an extent that starts here is freed."),
+        ],
+    },
+    Word {
+        name: "ExtentRef",
+        doc: "Names an extent; 0 for none.",
+        bits: 64,
+        fields: &[
+            field("unit_plus_1", 0, 27, "First unit, plus 1."),
+            field("generation", 40, 24, "Generation of that unit's word when the extent was allocated."),
+        ],
+    },
+    Word {
+        name: "Cell",
+        doc: "A reference cell; 0 when free.",
+        bits: 64,
+        fields: &[
+            field("generation", 0, 24, "Low bits of the generation of the slot or the block."),
+            field("id", 24, 18, "The slot, or the block's index."),
+            field("object", 42, 16, "For a block: the index of the queue's entry."),
+            field("role", 58, 4, "What the holder may do: `ROLE_…`."),
+            field("kind", 62, 2, "`CELL_…`."),
+        ],
+    },
+    Word {
+        name: "Slot",
+        doc: "A slot of a queue's ring.",
+        bits: 64,
+        fields: &[
+            field("index", 0, 18, "The block."),
+            field("owner", 18, 12, "Slot of the consumer; 0 unless `SLOT_TAKEN`."),
+            field("state", 30, 2, "`SLOT_FREE`, `SLOT_READY`, `SLOT_TAKEN` or `SLOT_END`."),
+            field("lap", 32, 32, "Which round of the ring this is."),
+        ],
+    },
+    Word {
+        name: "Block",
+        doc: "A queue block's word.",
+        bits: 64,
+        fields: &[
+            field("deliveries", 0, 16, "How often its message was delivered again."),
+            field("state", 16, 4, "`BLOCK_…`."),
+            field("owner", 20, 12, "Slot of the owner; 0 unless somebody writes, reads or releases it."),
+            field("generation", 32, 32, "Goes up with every loan."),
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::{Block, Cell, Entry, ExtentRef, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Slot, Token, Unit};
+
+    fn mask(word: &str, field: &str) -> u64 {
+        let word = WORDS.iter().find(|found| found.name == word).expect("a word of that name");
+        word.fields.iter().find(|found| found.name == field).expect("a field of that name").mask()
+    }
+
+    #[test]
+    fn fields_do_not_overlap_and_fit_their_word() {
+        for word in WORDS {
+            let mut seen = 0;
+            for field in word.fields {
+                assert_eq!(seen & field.mask(), 0, "{}.{} overlaps", word.name, field.name);
+                assert!(field.shift + field.bits <= word.bits, "{}.{} sticks out", word.name, field.name);
+                seen |= field.mask();
+            }
+        }
+    }
+
+    /// A field full of ones, all others zero, packs to the mask of the table; a word full of ones unpacks to full fields.
+    #[test]
+    fn the_table_says_what_pack_does() {
+        const ONES: u32 = u32::MAX;
+        assert_eq!(u64::from(Token::new(ONES, 0).0), mask("Token", "slot"));
+        assert_eq!(u64::from(Token::new(0, ONES).0), mask("Token", "generation"));
+        assert_eq!(u64::from(MUTEX_OWNER), mask("Mutex", "slot") | mask("Mutex", "generation"));
+        assert_eq!(u64::from(MUTEX_RECOVER), mask("Mutex", "recover"));
+        assert_eq!(u64::from(MUTEX_CONTENDED), mask("Mutex", "contended"));
+        assert_eq!(u64::from(crate::words::EVENT_WAITING), mask("Event", "waiting"));
+
+        let entry = Entry::unpack(0);
+        assert_eq!(Entry { state: ONES, ..entry }.pack(), mask("Entry", "state"));
+        assert_eq!(Entry { owner: ONES, ..entry }.pack(), mask("Entry", "owner"));
+        assert_eq!(Entry { version: ONES, ..entry }.pack(), mask("Entry", "version"));
+
+        let unit = Unit::unpack(0);
+        assert_eq!(Unit { len: ONES, ..unit }.pack(), mask("Unit", "len"));
+        assert_eq!(Unit { state: u64::MAX, ..unit }.pack(), mask("Unit", "state"));
+        assert_eq!(Unit { owner: ONES, ..unit }.pack(), mask("Unit", "owner"));
+        assert_eq!(Unit { generation: ONES, ..unit }.pack(), mask("Unit", "generation"));
+
+        let all = ExtentRef::unpack(u64::MAX).expect("not 0");
+        assert_eq!(u64::from(all.unit) + 1, mask("ExtentRef", "unit_plus_1"));
+        assert_eq!(u64::from(all.generation) << 40, mask("ExtentRef", "generation"));
+        assert_eq!(all.pack(), mask("ExtentRef", "unit_plus_1") | mask("ExtentRef", "generation"));
+
+        let cell = Cell::unpack(0);
+        assert_eq!(Cell { generation: ONES, ..cell }.pack(), mask("Cell", "generation"));
+        assert_eq!(Cell { id: ONES, ..cell }.pack(), mask("Cell", "id"));
+        assert_eq!(Cell { object: ONES, ..cell }.pack(), mask("Cell", "object"));
+        assert_eq!(Cell { role: ONES, ..cell }.pack(), mask("Cell", "role"));
+        assert_eq!(Cell { kind: u64::MAX, ..cell }.pack(), mask("Cell", "kind"));
+
+        let slot = Slot::unpack(0);
+        assert_eq!(Slot { index: ONES, ..slot }.pack(), mask("Slot", "index"));
+        assert_eq!(Slot { owner: ONES, ..slot }.pack(), mask("Slot", "owner"));
+        assert_eq!(Slot { state: u64::MAX, ..slot }.pack(), mask("Slot", "state"));
+        assert_eq!(Slot { lap: ONES, ..slot }.pack(), mask("Slot", "lap"));
+
+        let block = Block::unpack(0);
+        assert_eq!(Block { deliveries: ONES, ..block }.pack(), mask("Block", "deliveries"));
+        assert_eq!(Block { state: u64::MAX, ..block }.pack(), mask("Block", "state"));
+        assert_eq!(Block { owner: ONES, ..block }.pack(), mask("Block", "owner"));
+        assert_eq!(Block { generation: ONES, ..block }.pack(), mask("Block", "generation"));
+    }
+
+    /// No field of a word is missing in the table.
+    #[test]
+    fn the_table_is_complete() {
+        let all = |name| {
+            let word = WORDS.iter().find(|found| found.name == name).expect("a word of that name");
+            word.fields.iter().fold(0, |mask, field| mask | field.mask())
+        };
+        assert_eq!(Entry::unpack(u64::MAX).pack(), all("Entry"));
+        assert_eq!(Unit::unpack(u64::MAX).pack(), all("Unit"));
+        assert_eq!(Cell::unpack(u64::MAX).pack(), all("Cell"));
+        assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
+        assert_eq!(Block::unpack(u64::MAX).pack(), all("Block"));
+    }
+
+    #[test]
+    fn what_is_packed_unpacks_to_the_same() {
+        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+        for _ in 0..10_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            assert_eq!(Entry::unpack(Entry::unpack(seed).pack()), Entry::unpack(seed));
+            assert_eq!(Unit::unpack(Unit::unpack(seed).pack()), Unit::unpack(seed));
+            assert_eq!(Cell::unpack(Cell::unpack(seed).pack()), Cell::unpack(seed));
+            assert_eq!(Slot::unpack(Slot::unpack(seed).pack()), Slot::unpack(seed));
+            assert_eq!(Block::unpack(Block::unpack(seed).pack()), Block::unpack(seed));
+            // These leave no bit out.
+            assert_eq!(Unit::unpack(seed).pack(), seed);
+            assert_eq!(Cell::unpack(seed).pack(), seed);
+            assert_eq!(Slot::unpack(seed).pack(), seed);
+            assert_eq!(Block::unpack(seed).pack(), seed);
+            if let Some(extent) = ExtentRef::unpack(seed) {
+                assert_eq!(ExtentRef::unpack(extent.pack()), Some(extent));
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! `cargo xtask lint`: formatting, lints and documentation, warnings denied.
+
+use crate::Result;
+use crate::steps::{Run, Step, command};
+
+const STEPS: &[Step] = &[
+    command("format", "cargo fmt --all --check"),
+    command("clippy", "cargo clippy --workspace --all-targets --all-features -- -D warnings"),
+    command("rustdoc", "RUSTDOCFLAGS=\"-D warnings\" cargo doc --no-deps --workspace"),
+];
+
+/// Runs all of them.
+pub fn run() -> Result {
+    let mut run = Run::default();
+    for step in STEPS {
+        run.step(step);
+    }
+    run.finish()
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask test`: everything a fresh machine must pass.
+
+use crate::steps::{Run, Step, call, command};
+use crate::{Result, layouts};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// The steps in their order. Feature `failpoints` is what the crash tests kill processes with.
+const STEPS: &[Step] = &[
+    call("layouts", layouts::check),
+    command("layout tests", "cargo test -p shmkit-layouts --lib"),
+    // Compiles C and C++. Uncaptured, since it says so where there is no compiler.
+    command("C header", "cargo test -p shmkit-layouts --test c_header -- --nocapture"),
+    command("models", "cargo test -p shmkit-models"),
+    command(
+        "tests",
+        "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models --features shmkit/failpoints \
+         --lib --bins --tests --examples",
+    ),
+    command("doc tests", "cargo test --workspace --features shmkit/failpoints --doc"),
+];
+
+/// Runs all of them, then looks at what they left in `/dev/shm`.
+pub fn run() -> Result {
+    let before = segments()?;
+    let mut run = Run::default();
+    for step in STEPS {
+        run.step(step);
+    }
+    let name = "nothing left in /dev/shm";
+    println!("== {name}");
+    let start = Instant::now();
+    run.record(name, start, nothing_left(&before));
+    run.finish()
+}
+
+/// The files in `/dev/shm` that are shmkit's.
+fn segments() -> Result<BTreeSet<String>> {
+    let directory = std::fs::read_dir("/dev/shm").map_err(|error| format!("/dev/shm: {error}"))?;
+    let names = directory.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with("shmkit")).collect())
+}
+
+fn nothing_left(before: &BTreeSet<String>) -> Result {
+    // Orphans of killed processes may still be on their way out.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let start = Instant::now();
+    loop {
+        let left: Vec<String> = segments()?.difference(before).cloned().collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(left.join(", "));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
