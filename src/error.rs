@@ -185,6 +185,14 @@ pub enum SegmentError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// An index or the end of a range lies behind the end.
+    #[error("index {index} is out of range: there are {len} elements")]
+    OutOfRange {
+        /// The index, or the end of the range.
+        index: u64,
+        /// Elements there are.
+        len: u64,
+    },
 }
 
 /// Whom one waited for in vain.
@@ -455,6 +463,7 @@ impl Error {
                     SegmentError::TooManyObjects { .. } => 17,
                     SegmentError::HandleOutsideSend => 18,
                     SegmentError::InvalidSize { .. } => 19,
+                    SegmentError::OutOfRange { .. } => 20,
                 }
             }
             Error::Sync(error) => {

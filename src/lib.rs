@@ -5,6 +5,7 @@
 //! |---|---|
 //! | memory that processes share by name | [`Segment`], or nothing: the session segment is there |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
+//! | one value, many values | [`Value`], [`Array`] |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
 //!
@@ -16,6 +17,7 @@
 #[doc(hidden)]
 pub mod failpoint;
 
+pub mod data;
 pub mod element;
 mod error;
 pub(crate) mod kinds;
@@ -25,6 +27,7 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
+pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};

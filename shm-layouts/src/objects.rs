@@ -223,8 +223,8 @@ layout! {
     struct ArrayBody: 64 bytes, aligned 64 {
         /// Mutex word.
         0 => lock: AtomicU32,
-        /// Zero.
-        4 => reserved0: u32,
+        /// 1 while the lock's owner changes elements in a way that shows half done. Written by the owner only.
+        4 => dirty: AtomicU32,
         /// Elements.
         8 => len: u64,
         /// Zero.

@@ -133,19 +133,21 @@ impl<G: Unlocked> Drop for Recovered<G> {
     }
 }
 
-/// A robust lock word that a guard releases: the shared part of [`MutexGuard`] and [`LockGuard`].
-pub(super) struct Held<'a> {
+/// A robust lock word that a guard releases: the shared part of every guard, those of values and arrays too.
+pub(crate) struct Held<'a> {
     object: &'a Object,
     word: &'a AtomicU32,
     what: &'static str,
-    poison: bool,
+    /// The lock is left poisoned instead of free.
+    pub(crate) poison: bool,
     // A guard is released by the process that took it; the thread does not matter, but `Send` would let it outlive a scope
     // that a panic leaves.
     _not_send: PhantomData<*const ()>,
 }
 
 impl<'a> Held<'a> {
-    fn lock(
+    /// Waits for the lock.
+    pub(crate) fn lock(
         object: &'a Object,
         word: &'a AtomicU32,
         what: &'static str,
@@ -157,7 +159,8 @@ impl<'a> Held<'a> {
         Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how))
     }
 
-    fn try_lock(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Result<(Self, Acquired)> {
+    /// Takes the lock if nobody has it; the error names who has.
+    pub(crate) fn try_lock(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Result<(Self, Acquired)> {
         match claim::try_lock(object.attachment(), word)? {
             Some(how) => Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how)),
             None => Err(Held::would_block(object, word, what)),
@@ -186,7 +189,8 @@ impl Drop for Held<'_> {
     }
 }
 
-pub(super) fn guarded<G: Unlocked>(taken: Result<(G, Acquired)>) -> Result<G, LockError<G>> {
+/// What `lock` returns: the guard, or the guard to be repaired.
+pub(crate) fn guarded<G: Unlocked>(taken: Result<(G, Acquired)>) -> Result<G, LockError<G>> {
     match taken {
         Ok((guard, Acquired::Clean)) => Ok(guard),
         Ok((guard, Acquired::OwnerDied)) => Err(LockError::OwnerDied(Recovered::new(guard))),

@@ -1,0 +1,18 @@
+//! Plain data that processes share: one [`Value`], or an [`Array`] of many.
+//!
+//! | | reading | writing | after a death inside |
+//! |---|---|---|---|
+//! | [`Value`] | without a lock, never torn | under its lock, seen whole or not at all | nothing to repair |
+//! | [`Value`] of a [`Number`], `fetch_add` and the like | one atomic instruction | the same | nothing to repair |
+//! | [`Array`] | under its lock | under its lock | the next taker is told, if elements may be half written |
+//! | pointers and raw views of both | as you arrange it | as you arrange it | as you arrange it |
+
+pub(crate) mod array;
+mod guard;
+mod number;
+pub(crate) mod value;
+mod words;
+
+pub use array::{Array, ArrayGuard, ArrayOptions, Atomics, RawRange};
+pub use number::{Integer, Number};
+pub use value::{Value, ValueGuard, ValueOptions};
