@@ -41,6 +41,7 @@ pub(crate) fn find(kind: u32) -> Option<&'static Kind> {
         KIND_RLOCK => Some(&crate::sync::rlock::KIND),
         KIND_SEMAPHORE => Some(&crate::sync::semaphore::KIND),
         KIND_EVENT => Some(&crate::sync::event::KIND),
+        KIND_SPAWN => Some(&crate::process::KIND),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! | you want | you use |
 //! |---|---|
 //! | memory that processes share by name | [`Segment`], or nothing: the session segment is there |
+//! | processes | [`Process`], `#[shmkit::main]` |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
@@ -27,6 +28,10 @@ mod sys;
 pub use bytemuck;
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
+pub use process::{
+    ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,
+};
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
+pub use shmkit_macros::{Element, main};
 pub use sync::{Event, Lock, LockError, Mutex, RLock, Semaphore};
 pub use sys::SysError;
