@@ -366,6 +366,26 @@ pub enum ProcessError {
         /// For how long one waited.
         waited: Duration,
     },
+    /// Only the process that started it can wait for it.
+    #[error(
+        "process {name:?} (pid {pid}) is a child of process {parent}, not of this one: only its parent can join it"
+    )]
+    NotChild {
+        /// Its name.
+        name: String,
+        /// Its process id.
+        pid: u32,
+        /// The process that started it.
+        parent: u32,
+    },
+    /// It ended, but not with a success.
+    #[error("process {name:?} failed: {how}")]
+    Failed {
+        /// Its name.
+        name: String,
+        /// Exit code or signal, and what it said.
+        how: String,
+    },
 }
 
 /// Why a task of a pool has no result.
@@ -497,6 +517,8 @@ impl Error {
                     ProcessError::Running { .. } => 2,
                     ProcessError::Closed => 3,
                     ProcessError::TimedOut { .. } => 4,
+                    ProcessError::NotChild { .. } => 5,
+                    ProcessError::Failed { .. } => 6,
                 }
             }
             Error::Task(error) => {

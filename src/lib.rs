@@ -4,6 +4,7 @@
 //! | you want | you use |
 //! |---|---|
 //! | memory that processes share by name | [`Segment`], or nothing: the session segment is there |
+//! | processes | [`Process`], `#[shmkit::main]` |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one value, many values | [`Value`], [`Array`] |
 //!
@@ -30,6 +31,10 @@ pub use bytemuck;
 pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
+pub use process::{
+    ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,
+};
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
+pub use shmkit_macros::{Element, main};
 pub use sync::{Event, Lock, LockError, Mutex, RLock, Semaphore};
 pub use sys::SysError;

@@ -219,7 +219,7 @@
 
 /* ExtentRef: Names an extent; 0 for none. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_EXTENT_REF_UNIT_PLUS_1_SHIFT 0
-#define SHMKIT_EXTENT_REF_UNIT_PLUS_1_MASK UINT64_C(0x7ffffff)
+#define SHMKIT_EXTENT_REF_UNIT_PLUS_1_MASK UINT64_C(0xffffffff)
 #define SHMKIT_EXTENT_REF_GENERATION_SHIFT 40
 #define SHMKIT_EXTENT_REF_GENERATION_MASK UINT64_C(0xffffff)
 
@@ -815,8 +815,8 @@ SHMKIT_ASSERT(sizeof(((shmkit_value_body *)0)->reserved) == 48, "size of reserve
 typedef struct shmkit_array_body {
     /* 0: Mutex word. */
     SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) lock;
-    /* 4: Zero. */
-    uint32_t reserved0;
+    /* 4: 1 while the lock's owner changes elements in a way that shows half done. Written by the owner only. */
+    SHMKIT_ATOMIC(uint32_t) dirty;
     /* 8: Elements. */
     uint64_t len;
     /* 16: Zero. */
@@ -826,8 +826,8 @@ SHMKIT_ASSERT(sizeof(shmkit_array_body) == 64, "size of shmkit_array_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_array_body) == 64, "alignment of shmkit_array_body");
 SHMKIT_ASSERT(offsetof(shmkit_array_body, lock) == 0, "offset of lock of shmkit_array_body");
 SHMKIT_ASSERT(sizeof(((shmkit_array_body *)0)->lock) == 4, "size of lock of shmkit_array_body");
-SHMKIT_ASSERT(offsetof(shmkit_array_body, reserved0) == 4, "offset of reserved0 of shmkit_array_body");
-SHMKIT_ASSERT(sizeof(((shmkit_array_body *)0)->reserved0) == 4, "size of reserved0 of shmkit_array_body");
+SHMKIT_ASSERT(offsetof(shmkit_array_body, dirty) == 4, "offset of dirty of shmkit_array_body");
+SHMKIT_ASSERT(sizeof(((shmkit_array_body *)0)->dirty) == 4, "size of dirty of shmkit_array_body");
 SHMKIT_ASSERT(offsetof(shmkit_array_body, len) == 8, "offset of len of shmkit_array_body");
 SHMKIT_ASSERT(sizeof(((shmkit_array_body *)0)->len) == 8, "size of len of shmkit_array_body");
 SHMKIT_ASSERT(offsetof(shmkit_array_body, reserved) == 16, "offset of reserved of shmkit_array_body");

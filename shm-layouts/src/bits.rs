@@ -65,7 +65,7 @@ pub const WORDS: &[Word] = &[
         doc: "Names an extent; 0 for none.",
         bits: 64,
         fields: &[
-            field("unit_plus_1", 0, 27, "First unit, plus 1."),
+            field("unit_plus_1", 0, 32, "First unit, plus 1."),
             field("generation", 40, 24, "Generation of that unit's word when the extent was allocated."),
         ],
     },

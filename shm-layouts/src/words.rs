@@ -126,7 +126,7 @@ impl Unit {
     }
 }
 
-/// Names an extent: `generation:24 | unit + 1:40`, 0 for none.
+/// Names an extent: `generation:24 | unused:8 | unit + 1:32`, 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtentRef {
     /// First unit.
@@ -138,11 +138,10 @@ pub struct ExtentRef {
 impl ExtentRef {
     /// Unpacks a reference; `None` for 0.
     pub const fn unpack(word: u64) -> Option<ExtentRef> {
-        let unit = word & 0xFF_FFFF_FFFF;
-        if unit == 0 || unit > u32::MAX as u64 {
-            return None;
+        match (word as u32).checked_sub(1) {
+            Some(unit) => Some(ExtentRef { unit, generation: (word >> 40) as u32 }),
+            None => None,
         }
-        Some(ExtentRef { unit: unit as u32 - 1, generation: (word >> 40) as u32 })
     }
     /// Packs it.
     pub const fn pack(self) -> u64 {

@@ -26,11 +26,12 @@ mod session;
 mod verify;
 pub(crate) mod wait;
 
-pub(crate) use attachment::{Attachment, Place, atomic, fetch, locked};
+pub(crate) use attachment::{Attachment, Place, atomic, fetch, floor_char_boundary, locked};
 pub(crate) use heap::Extent;
 pub use object::{At, SharedObject};
 pub use objects::ObjectInfo;
 pub(crate) use recovery::Dead;
+pub(crate) use session::inherit;
 pub use session::{Context, session};
 
 use crate::error::{Result, SegmentError};
@@ -400,13 +401,20 @@ fn collect(attachment: &Attachment, path: &Path) -> Result<bool> {
     Ok(over)
 }
 
-impl Drop for Attachment {
-    fn drop(&mut self) {
+impl Attachment {
+    /// Leaves the segment, and takes its name away if the time for that has come.
+    pub(crate) fn detach(&self) {
         let was_in = self.own_slot().is_some();
         self.leave();
         if let (true, Some(path)) = (was_in, self.path()) {
             let _ = collect(self, &path);
         }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 

@@ -224,6 +224,12 @@ pub(crate) fn open<S: Shared>(segment: &Segment, name: &str) -> Result<S> {
     S::attach(check::<S>(segment.attachment().open_object(name, S::kind(), S::role())?)?)
 }
 
+/// Opens the object that lies in entry `index` of `segment` with that generation: of whoever was told of it by its creator.
+pub(crate) fn open_by_id<S: Shared>(segment: &Segment, index: u32, generation: u32) -> Result<S> {
+    let id = ObjectId { index, generation };
+    S::attach(check::<S>(segment.attachment().adopt(id, S::role())?)?)
+}
+
 /// An object to be created in, or opened from, a segment under a name.
 ///
 /// Got from a segment's methods, as `segment.queue::<Frame>("frames")`.

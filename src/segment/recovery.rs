@@ -56,6 +56,26 @@ impl Attachment {
         }
     }
 
+    /// Recovers the participant that was process `pid`, which has ended: a hint of where to look, its lock is the proof. False
+    /// if it is still there, because somebody holds the recovery lock or the kernel has not let go of its memory.
+    pub(crate) fn recover_process(&self, pid: u32) -> bool {
+        if self.token().is_err() {
+            return true;
+        }
+        let namespace = crate::sys::proc::pid_namespace();
+        let mut done = true;
+        for slot in 0..self.geometry.max_participants {
+            let participant = self.participant(slot);
+            if atomic!(participant, pid).load(Ordering::Relaxed) == pid
+                && atomic!(participant, state).load(Ordering::Acquire) != STATE_FREE
+                && atomic!(participant, pid_namespace).load(Ordering::Relaxed) == namespace
+            {
+                done &= self.is_slot_dead(slot) && self.recover(slot);
+            }
+        }
+        done
+    }
+
     fn is_recoverable(&self, slot: u32) -> bool {
         atomic!(self.participant(slot), state).load(Ordering::Acquire) != STATE_FREE && self.is_slot_dead(slot)
     }

@@ -3,7 +3,7 @@
 use super::{Segment, locked};
 use crate::error::Result;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 static SESSION: Mutex<Option<Segment>> = Mutex::new(None);
 
@@ -31,16 +31,6 @@ pub fn session() -> Result<Segment> {
 /// The session of a child is its parent's.
 pub(crate) fn inherit(segment: Segment) {
     *locked(&SESSION) = Some(segment);
-}
-
-/// Leaves the session: at the end of a process, when no handle is left.
-pub(crate) fn leave() {
-    let session = locked(&SESSION).take();
-    if let Some(segment) = session {
-        if Arc::strong_count(segment.attachment()) == 1 {
-            drop(segment);
-        }
-    }
 }
 
 /// A separate place for objects: an anonymous segment of its own, instead of the session's.

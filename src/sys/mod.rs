@@ -8,8 +8,12 @@ pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod membarrier;
 pub(crate) mod memory;
+pub(crate) mod module;
+pub(crate) mod pidfd;
 pub(crate) mod proc;
 pub(crate) mod shm;
+pub(crate) mod spawn;
+pub(crate) mod watch;
 
 /// A failed system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,7 @@
-//! What `/proc` says of this process.
+//! This process as the system knows it: what `/proc` says, its parent, its end.
 
+use super::{Call, SysError};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 
 /// Whether the executable has more rights than its user: then the environment is not to be trusted.
@@ -32,4 +34,55 @@ pub(crate) fn executable_name() -> String {
         .ok()
         .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_default()
+}
+
+/// Process id of the parent; that of whoever adopted this process once its parent is gone.
+pub(crate) fn parent() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32)
+}
+
+/// Has this process killed when the thread that started it is gone.
+///
+/// # References
+/// `PR_SET_PDEATHSIG(2const)`.
+pub(crate) fn die_with_parent() -> Result<(), SysError> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).call("prctl")
+}
+
+/// Sets the name that `ps` and `top` show, of which they keep 15 bytes.
+pub(crate) fn set_short_name(name: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(name);
+}
+
+/// Keeps a descriptor from the programs this process starts.
+pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).call("fcntl(F_SETFD)")
+}
+
+/// A descriptor this process was started with; `None` if there is none of that number.
+pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
+    if number < 3 {
+        return None;
+    }
+    // SAFETY: fcntl(F_GETFD) has no preconditions.
+    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+    // SAFETY: open, and the caller is the only one who was told of it.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Runs `handler` when the process ends by `exit` or by returning from `main`; after the handlers registered later.
+pub(crate) fn at_exit(handler: extern "C" fn()) {
+    // SAFETY: the handler is a function of this program and does not unwind.
+    unsafe { libc::atexit(handler) };
+}
+
+/// Number of threads of this process.
+pub(crate) fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count)
+}
+
+/// Number of CPUs of the system that are on line.
+pub(crate) fn cpus() -> Option<usize> {
+    // SAFETY: sysconf(3) has no preconditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).ok().filter(|&cpus| cpus > 0)
 }

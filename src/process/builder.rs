@@ -1,0 +1,146 @@
+//! [`Builder`]: a process that is not started yet.
+
+use super::child::Process;
+use super::current;
+use super::entry;
+use super::record::{Record, Task};
+use super::spawner::{self, Request};
+use super::target::{Outcome, Run, Target, Trampoline, assert_no_captures, trampoline};
+use crate::error::{Error, ProcessError, Result};
+use crate::segment::object::{Carrier, sending};
+use crate::segment::session;
+use crate::sys::module;
+use crate::sys::spawn::Plan;
+use serde::{Serialize, de::DeserializeOwned};
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+
+/// A process to be started: [`Process::new`].
+#[must_use = "nothing runs before `start`"]
+pub struct Builder<F, A = ()> {
+    target: F,
+    arguments: A,
+    prefix: &'static str,
+    name: Option<String>,
+    daemon: Option<bool>,
+}
+
+impl Process {
+    /// A process that will run `target`: a function, or a closure that captures nothing. What it needs is given with
+    /// [`Builder::args`].
+    ///
+    /// A target that captures something, or a `fn` pointer, is refused when the program is compiled.
+    ///
+    /// # Examples
+    /// ```
+    /// use shmkit::Process;
+    ///
+    /// # fn main() -> shmkit::Result<()> {
+    /// let child = Process::new(|a: u32, b: u32| assert_eq!(a + b, 5)).args((2, 3)).start()?;
+    /// assert!(child.join()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// let n = 5;
+    /// shmkit::Process::new(move || println!("{n}")).start();
+    /// ```
+    #[allow(clippy::new_ret_no_self, reason = "reads as what it makes: `Process::new(f).args((…)).start()`")]
+    pub fn new<F: Copy + Send + 'static>(target: F) -> Builder<F> {
+        const { assert_no_captures::<F>() };
+        Builder { target, arguments: (), prefix: "Process", name: None, daemon: None }
+    }
+
+    /// A process that will call `worker.run()`: see [`Run`].
+    pub fn of<W: Run>(worker: W) -> Builder<impl Target<(W,), Outcome = W::Outcome>, (W,)> {
+        let path = std::any::type_name::<W>();
+        let path = path.split('<').next().unwrap_or(path);
+        let prefix = path.rsplit("::").next().unwrap_or(path);
+        Builder { prefix, ..Process::new(W::run) }.args((worker,))
+    }
+}
+
+impl<F, A> Builder<F, A> {
+    /// The arguments, as a tuple: serde values and shmkit handles. They travel through the session segment.
+    pub fn args<B>(self, arguments: B) -> Builder<F, B>
+    where
+        F: Target<B>,
+    {
+        let Builder { target, prefix, name, daemon, .. } = self;
+        Builder { target, arguments, prefix, name, daemon }
+    }
+
+    /// The name it is shown with; `Process-1` and so on by default, `Process-1:2` for the second child of the first.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Whether it is terminated when this process ends, instead of waited for; as this process is, by default. A daemon dies
+    /// with its parent even when that is killed.
+    pub fn daemon(mut self, daemon: bool) -> Self {
+        self.daemon = Some(daemon);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// `Start`: the arguments cannot be serialised, the system refuses another process, or this program does not enter its
+    /// children (see [the module](crate::process)); the errors of [`session`] and of making an object in it.
+    pub fn start(self) -> Result<Process>
+    where
+        F: Target<A, Outcome: Outcome>,
+        A: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let Builder { arguments, prefix, name, daemon, .. } = self;
+        let identity = current::next_child();
+        let name = name.unwrap_or_else(|| format!("{prefix}-{identity}"));
+        let refused = |why: String| Error::from(ProcessError::Start { name: name.clone(), why });
+        entry::check().map_err(|why| refused(why.to_owned()))?;
+        if name.contains('\0') {
+            return Err(refused("its name holds a NUL".to_owned()));
+        }
+        let run: Trampoline = trampoline::<F, A>;
+        let entry = module::place_of(run as usize).ok_or_else(|| refused("its function is in no module".to_owned()))?;
+        let (serialised, _) = sending(Carrier::Sender, || postcard::to_stdvec(&arguments));
+        let serialised = serialised.map_err(|error| refused(format!("cannot write the arguments: {error}")))?;
+        let session = session()?;
+        let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
+        let record =
+            Record::new(&session, &Task { entry, parent: current::current_process().name().to_owned() }, &serialised)?;
+        let greeting = entry::Greeting {
+            record: record.id(),
+            parent: std::process::id(),
+            daemon,
+            session: session.name().unwrap_or_default().to_owned(),
+            identity,
+            name: name.clone(),
+        };
+        let plan = plan(&greeting).map_err(|why| refused(why.to_owned()))?;
+        spawner::start(Request { name, daemon, plan, session, record, arguments: Box::new(arguments) })
+    }
+}
+
+/// This program's own arguments and environment, and the greeting.
+fn plan(greeting: &entry::Greeting) -> Result<Plan, &'static str> {
+    let c_string = |string: OsString| CString::new(string.into_vec()).map_err(|_| "a NUL in the environment");
+    let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>, _>>()?;
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os().filter(|(name, _)| name != entry::VARIABLE) {
+        let mut pair = name;
+        pair.push("=");
+        pair.push(value);
+        environment.push(c_string(pair)?);
+    }
+    environment.push(c_string(format!("{}={greeting}", entry::VARIABLE).into())?);
+    Ok(Plan { arguments, environment })
+}
+
+impl<F, A> fmt::Debug for Builder<F, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).field("daemon", &self.daemon).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! This process, its parent, its children.
+
+use super::child::Process;
+use super::{Identity, own_name, spawner};
+use crate::error::{Error, ProcessError, Result};
+use crate::sys::{pidfd, proc};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// What a child was told of itself.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub name: String,
+    pub identity: Identity,
+    pub daemon: bool,
+}
+
+static CHILD: OnceLock<Child> = OnceLock::new();
+static PARENT: OnceLock<ParentProcess> = OnceLock::new();
+
+/// Numbers of this process's children.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// The entry: this process is a child.
+pub(super) fn set_child(child: Child) {
+    let _ = CHILD.set(child);
+}
+
+/// The entry: this is its parent.
+pub(super) fn set_parent(pid: u32, name: String, pidfd: Option<OwnedFd>) {
+    let _ = PARENT.set(ParentProcess { pid, name, pidfd: pidfd.map(Arc::new) });
+}
+
+/// The name it was started with.
+pub(super) fn given_name() -> Option<&'static str> {
+    CHILD.get().map(|child| child.name.as_str())
+}
+
+/// The identity of the next child.
+pub(super) fn next_child() -> Identity {
+    // Relaxed: only the number matters.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    CHILD.get().map_or_else(Identity::default, |child| child.identity.clone()).child(number)
+}
+
+/// This process: [`current_process`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct CurrentProcess {}
+
+impl CurrentProcess {
+    /// The name it was started with; `MainProcess` if no shmkit process started it.
+    pub fn name(&self) -> &'static str {
+        given_name().unwrap_or("MainProcess")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    /// Whether it is terminated when its parent ends.
+    pub fn is_daemon(&self) -> bool {
+        CHILD.get().is_some_and(|child| child.daemon)
+    }
+
+    /// The name that other processes see in messages and tools: as [`CurrentProcess::name`], but the executable's instead of
+    /// `MainProcess`.
+    pub fn shown_name(&self) -> String {
+        own_name()
+    }
+}
+
+/// This process.
+///
+/// # Examples
+/// ```
+/// assert_eq!(shmkit::current_process().name(), "MainProcess");
+/// assert!(!shmkit::current_process().is_daemon());
+/// ```
+pub fn current_process() -> CurrentProcess {
+    CurrentProcess {}
+}
+
+/// The process that started this one: [`parent_process`].
+#[derive(Debug, Clone)]
+pub struct ParentProcess {
+    pid: u32,
+    name: String,
+    /// `None` if it had ended before this process began.
+    pidfd: Option<Arc<OwnedFd>>,
+}
+
+impl ParentProcess {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id. Once it has ended, the number may be another process's.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        self.pidfd.is_some() && proc::parent() == self.pid
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn join(&self) -> Result<()> {
+        self.join_until(None)
+    }
+
+    /// As [`ParentProcess::join`], at most for `timeout`.
+    ///
+    /// # Errors
+    /// `TimedOut`.
+    pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
+        self.join_until(Some(timeout))
+    }
+
+    fn join_until(&self, timeout: Option<Duration>) -> Result<()> {
+        let Some(pidfd) = &self.pidfd else { return Ok(()) };
+        let start = Instant::now();
+        loop {
+            let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            if pidfd::has_ended(pidfd.as_fd(), left)? {
+                return Ok(());
+            }
+            if left == Some(Duration::ZERO) {
+                let waited = timeout.unwrap_or_default();
+                return Err(ProcessError::TimedOut { name: self.name.clone(), pid: self.pid, waited }.into());
+            }
+        }
+    }
+
+    /// Its process descriptor, readable once it has ended: for `poll`, `epoll` and event loops.
+    ///
+    /// # Errors
+    /// `ESRCH` if it had ended before this process began.
+    pub fn sentinel(&self) -> Result<BorrowedFd<'_>> {
+        let gone = crate::SysError { call: "pidfd_open", errno: libc::ESRCH };
+        self.pidfd.as_ref().map(|fd| fd.as_fd()).ok_or(Error::Os(gone))
+    }
+}
+
+/// The process that started this one with [`Process`]; `None` in the main process.
+///
+/// # Examples
+/// ```
+/// assert!(shmkit::parent_process().is_none());
+/// ```
+pub fn parent_process() -> Option<ParentProcess> {
+    PARENT.get().cloned()
+}
+
+/// The children of this process that have not ended. Those that have are reaped.
+pub fn active_children() -> Vec<Process> {
+    spawner::children().into_iter().filter(Process::is_alive).collect()
+}
+
+/// Number of CPUs of the system. The ones this process may use can be fewer: see [`std::thread::available_parallelism`].
+///
+/// # Examples
+/// ```
+/// assert!(shmkit::cpu_count() >= 1);
+/// ```
+pub fn cpu_count() -> usize {
+    proc::cpus().unwrap_or(1)
+}

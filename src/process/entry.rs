@@ -1,0 +1,331 @@
+//! Where a child begins, and how every process ends.
+//!
+//! A child is the same executable again. It is entered by a function in `.init_array`, after the constructors of C and before
+//! `main`, so that any program can have children: one with `#[shmkit::main]` or without, a test, a doc test, a bench. Where
+//! the C library does not hand its arguments to such functions (everywhere but with glibc), `#[shmkit::main]` enters it.
+
+use super::current::{self, Child};
+use super::record::{Record, Task};
+use super::target::{Outcome, Report, Trampoline};
+use super::{Identity, environment, spawner};
+use crate::segment::{Segment, known, locked};
+use crate::sys::{module, pidfd, proc, spawn, watch};
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::process::{ExitCode, Termination};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+/// The environment variable that makes a process a child.
+pub(super) const VARIABLE: &str = "SHMKIT_SPAWN";
+
+/// How long a daemon may take to end when its parent does.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a child must know to find its record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Greeting {
+    /// Index and generation of the record.
+    pub record: (u32, u32),
+    /// The parent's process id.
+    pub parent: u32,
+    pub daemon: bool,
+    pub identity: Identity,
+    /// Name of the session segment; empty if it is anonymous.
+    pub session: String,
+    pub name: String,
+}
+
+impl fmt::Display for Greeting {
+    /// No name of a segment holds a slash; the process's name comes last, for it may.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Greeting { record: (index, generation), parent, daemon, identity, session, name } = self;
+        write!(f, "{index}/{generation}/{parent}/{daemon}/{identity}/{session}/{name}")
+    }
+}
+
+impl Greeting {
+    fn parse(text: &str) -> Option<Greeting> {
+        let mut fields = text.splitn(7, '/');
+        let mut next = || fields.next();
+        Some(Greeting {
+            record: (next()?.parse().ok()?, next()?.parse().ok()?),
+            parent: next()?.parse().ok()?,
+            daemon: next()?.parse().ok()?,
+            identity: next()?.parse().ok()?,
+            session: next()?.to_owned(),
+            name: next()?.to_owned(),
+        })
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static HOOK: extern "C" fn() = {
+    extern "C" fn hook() {
+        proc::at_exit(at_exit);
+        if cfg!(target_env = "gnu") {
+            enter();
+        }
+    }
+    hook
+};
+
+/// Whether this process may start children; if not, why.
+pub(super) fn check() -> Result<(), &'static str> {
+    if proc::is_privileged() {
+        return Err("this program has more rights than its user, so its children would not trust their environment");
+    }
+    if std::env::var_os(VARIABLE).is_some() {
+        return Err("this process is a child itself that was not entered: put `#[shmkit::main]` on `fn main`");
+    }
+    if ENDING.load(Ordering::Relaxed) {
+        return Err("this process is ending");
+    }
+    Ok(())
+}
+
+// ---- a child ---------------------------------------------------------------------------------------------------------
+
+static RECORD: OnceLock<Record> = OnceLock::new();
+/// What the last panic of the thread that runs the target said.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Runs the child, if this process is one, and ends it.
+fn enter() {
+    let Some(greeting) = environment(VARIABLE) else { return };
+    // What the child starts itself is not that child.
+    // SAFETY: before `main`, or at its very beginning: nobody else reads or writes the environment.
+    unsafe { std::env::remove_var(VARIABLE) };
+    let report = match arrive(&greeting) {
+        Ok(work) => run(work),
+        Err(message) => Report { code: 1, message: Some(message) },
+    };
+    if let Some(message) = &report.message {
+        complain(message);
+    }
+    if let Some(record) = RECORD.get() {
+        record.say(report.message.as_deref());
+    }
+    std::process::exit(report.code);
+}
+
+fn complain(message: &str) {
+    use std::io::Write;
+    let me = current::current_process();
+    let _ = writeln!(std::io::stderr(), "process {:?} (pid {}): {message}", me.name(), me.pid());
+}
+
+/// What is left to do once the child knows who it is.
+struct Work {
+    run: Trampoline,
+    arguments: Vec<u8>,
+    bell: Option<OwnedFd>,
+}
+
+fn arrive(greeting: &str) -> Result<Work, String> {
+    let greeting = Greeting::parse(greeting).ok_or_else(|| format!("{VARIABLE} is not what a parent writes"))?;
+    let Greeting { record: (index, generation), parent, daemon, identity, session, name } = greeting;
+    if daemon {
+        proc::die_with_parent().map_err(|error| error.to_string())?;
+    }
+    // Opened before the look at the parent's number: if that is still it, the descriptor is its, and the signal will come.
+    let parent_fd = pidfd::open(parent);
+    let parent_fd = if proc::parent() == parent { parent_fd.ok() } else { None };
+    if daemon && parent_fd.is_none() {
+        std::process::exit(1);
+    }
+    if let Ok(name) = std::ffi::CString::new(name.as_str()) {
+        proc::set_short_name(&name);
+    }
+    current::set_child(Child { name, identity, daemon });
+    let session_fd = proc::inherited(spawn::FIRST_FD).ok_or("the session's descriptor is missing")?;
+    let bell = proc::inherited(spawn::FIRST_FD + 1).ok_or("the bell's descriptor is missing")?;
+    for fd in [session_fd.as_fd(), bell.as_fd()] {
+        proc::close_on_exec(fd).map_err(|error| error.to_string())?;
+    }
+    let failed = |error: crate::Error| format!("cannot join the session segment: {error}");
+    let session = if session.is_empty() { Segment::from_fd(session_fd) } else { Segment::open(&session) };
+    let session = session.map_err(failed)?;
+    let record = Record::open(&session, index, generation).map_err(failed)?;
+    crate::segment::inherit(session);
+    let record = RECORD.get_or_init(|| record);
+    let bytes = record.bytes().map_err(failed)?;
+    let (task, arguments) = postcard::take_from_bytes::<Task>(&bytes).map_err(|error| error.to_string())?;
+    current::set_parent(parent, task.parent, parent_fd);
+    let entry = module::address_of(task.entry).map_err(|lost| match lost {
+        module::Lost::NoSuchModule => {
+            "its function is not in this program: the executable was replaced, or the library that holds the function is loaded later"
+        }
+        module::Lost::NotCode => "its function's place is not in the program's code",
+    })?;
+    // SAFETY: the parent took the place of a function of this type; the module's hash says that the same code lies there.
+    let run = unsafe { std::mem::transmute::<*const (), Trampoline>(entry as *const ()) };
+    #[cfg(feature = "failpoints")]
+    if let Some((point, nth)) = environment("SHMKIT_CHILD_FAILPOINT").as_deref().and_then(|text| text.split_once(',')) {
+        crate::failpoint::arm(point, nth.parse().expect("a number"));
+    }
+    Ok(Work { run, arguments: arguments.to_vec(), bell: Some(bell) })
+}
+
+fn run(work: Work) -> Report {
+    let Work { run, arguments, mut bell } = work;
+    let (default, thread) = (std::panic::take_hook(), std::thread::current().id());
+    std::panic::set_hook(Box::new(move |info| {
+        complain("a panic:");
+        default(info);
+        if std::thread::current().id() == thread {
+            let message = describe(info);
+            if let (true, Some(record)) = (cfg!(panic = "abort"), RECORD.get()) {
+                record.say(Some(&message));
+            }
+            *locked(&PANIC) = Some(message);
+        }
+    }));
+    failpoint!("spawn.before_read");
+    let mut have_read = || {
+        failpoint!("spawn.before_say_read");
+        if let Some(record) = RECORD.get() {
+            record.say_read();
+        }
+        failpoint!("spawn.said_read");
+        if let Some(bell) = bell.take() {
+            watch::ring(bell.as_fd());
+        }
+        failpoint!("spawn.read");
+    };
+    match catch_unwind(AssertUnwindSafe(|| run(&arguments, &mut have_read))) {
+        Ok(report) => report,
+        Err(payload) => {
+            let said = locked(&PANIC).take().unwrap_or_else(|| format!("panicked: {}", text(&*payload)));
+            // The default hook has printed it.
+            if let Some(record) = RECORD.get() {
+                record.say(Some(&said));
+            }
+            std::process::exit(1);
+        }
+    }
+}
+
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let message = text(info.payload());
+    info.location().map_or_else(|| format!("panicked: {message}"), |place| format!("panicked at {place}: {message}"))
+}
+
+fn text(payload: &(dyn std::any::Any + Send)) -> &str {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "(something that is not text)",
+    }
+}
+
+// ---- the end ---------------------------------------------------------------------------------------------------------
+
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn at_exit() {
+    let _ = catch_unwind(end);
+}
+
+/// The orderly end: daemons are terminated, all children are joined, the segments are left.
+fn end() {
+    ENDING.store(true, Ordering::Relaxed);
+    let (daemons, others): (Vec<_>, Vec<_>) = spawner::children().into_iter().partition(|child| child.is_daemon());
+    for daemon in &daemons {
+        let _ = daemon.terminate();
+    }
+    for daemon in &daemons {
+        // It would die with this process anyway.
+        if daemon.inner.wait(Some(GRACE)).is_none() {
+            let _ = daemon.kill();
+            daemon.inner.wait(None);
+        }
+    }
+    for child in &others {
+        child.inner.wait(None);
+    }
+    let attachments = known::all();
+    // Another thread may be in the middle of something: then the kernel ends both at once, and the parent, or whoever
+    // waits, repairs what is left.
+    if !attachments.is_empty() && proc::threads() <= 1 + spawner::own_threads() {
+        for attachment in attachments {
+            attachment.detach();
+        }
+    }
+}
+
+// ---- #[shmkit::main] ---------------------------------------------------------------------------------------------------
+
+/// What `#[shmkit::main]` expands to.
+#[doc(hidden)]
+pub mod main_guard {
+    use super::*;
+
+    /// Enters the child, if this process is one that was not entered yet.
+    pub fn begin() {
+        enter();
+    }
+
+    /// What the user's `main` returned.
+    #[allow(missing_debug_implementations)]
+    pub struct Returned<R>(pub std::cell::Cell<Option<R>>);
+
+    /// The end of a `main` whose result is an [`Outcome`]: an error's text goes to stderr.
+    pub trait ViaOutcome {
+        /// Ends the program.
+        fn end(&self) -> ExitCode;
+    }
+
+    /// The end of any other `main`, as Rust does it.
+    pub trait ViaTermination {
+        /// Ends the program.
+        fn end(&self) -> ExitCode;
+    }
+
+    impl<R: Outcome> ViaOutcome for Returned<R> {
+        fn end(&self) -> ExitCode {
+            let Some(Report { code, message }) = self.0.take().map(Outcome::report) else { return ExitCode::FAILURE };
+            if let Some(message) = message {
+                eprintln!("Error: {message}");
+            }
+            super::end();
+            ExitCode::from(code as u8)
+        }
+    }
+
+    impl<R: Termination> ViaTermination for &Returned<R> {
+        fn end(&self) -> ExitCode {
+            let Some(code) = self.0.take().map(Termination::report) else { return ExitCode::FAILURE };
+            super::end();
+            code
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_is_read_as_it_was_written() {
+        let greeting = Greeting {
+            record: (7, u32::MAX),
+            parent: 4242,
+            daemon: true,
+            identity: Identity::default().child(1).child(12),
+            session: "my session".to_owned(),
+            name: "a/b c/".to_owned(),
+        };
+        assert_eq!(Greeting::parse(&greeting.to_string()), Some(greeting));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "1", "1/2/3/true/1/s", "1/2/3/maybe/1/s/n", "1/2/3/true/1:x/s/n", "-1/2/3/true/1/s/n"] {
+            assert_eq!(Greeting::parse(text), None, "{text:?}");
+        }
+    }
+}

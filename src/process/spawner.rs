@@ -1,0 +1,191 @@
+//! The spawner: the one thread that starts all children of this process and watches them until they are reaped.
+//!
+//! It starts them because a child can ask to be killed with its parent, and means the parent's *thread*: this one lives as
+//! long as the process. It watches their process descriptors, so that a death is known at once: the child is reaped, what it
+//! left in the segments is repaired and its waiters are woken within moments.
+//!
+//! ```text
+//! start      a request, and a ring of the bell → the child is started; its arguments and its record are kept
+//! bell       a child has read its arguments → they are dropped
+//! descriptor a child has ended → reap, recover, read its message, drop the record, tell who joins
+//! ```
+
+use super::child::{ExitStatus, Inner, Process};
+use super::record::Record;
+use crate::error::{ProcessError, Result};
+use crate::segment::{Segment, known, locked};
+use crate::sys::spawn::{self, Plan};
+use crate::sys::watch::{Bell, Watch};
+use crate::sys::{SysError, pidfd};
+use std::any::Any;
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A child to be started.
+pub(super) struct Request {
+    pub name: String,
+    pub daemon: bool,
+    pub plan: Plan,
+    /// The segment whose descriptor the child inherits.
+    pub session: Segment,
+    pub record: Record,
+    /// The arguments, which keep alive what they name until the child has references of its own.
+    pub arguments: Box<dyn Any + Send>,
+}
+
+struct Order {
+    request: Request,
+    reply: SyncSender<Result<Arc<Inner>, SysError>>,
+}
+
+/// The spawner as other threads see it.
+struct Spawner {
+    /// The process it runs in: a forked child has its own.
+    owner: u32,
+    bell: Arc<Bell>,
+    orders: Sender<Order>,
+}
+
+static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
+
+/// The children that have not been reaped.
+static CHILDREN: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
+
+/// How often the repair of a dead child is tried again when somebody else holds the recovery lock.
+const PATIENCE: Duration = Duration::from_millis(5);
+const TRIES: u32 = 200;
+
+/// Starts a child.
+pub(super) fn start(request: Request) -> Result<Process> {
+    let name = request.name.clone();
+    let refused = |error: SysError| ProcessError::Start { name: name.clone(), why: error.to_string() };
+    let gone =
+        || ProcessError::Start { name: name.clone(), why: "the thread that starts processes is gone".to_owned() };
+    let (reply, answer) = sync_channel(1);
+    {
+        let mut spawner = locked(&SPAWNER);
+        if spawner.as_ref().is_none_or(|spawner| spawner.owner != std::process::id()) {
+            *spawner = Some(launch().map_err(refused)?);
+        }
+        let spawner = spawner.as_ref().expect("just launched");
+        spawner.orders.send(Order { request, reply }).map_err(|_| gone())?;
+        spawner.bell.ring();
+    }
+    Ok(Process::of_inner(answer.recv().map_err(|_| gone())?.map_err(refused)?))
+}
+
+/// Number of threads that shmkit itself runs in this process.
+pub(super) fn own_threads() -> usize {
+    usize::from(locked(&SPAWNER).as_ref().is_some_and(|spawner| spawner.owner == std::process::id()))
+}
+
+/// The children that have not been reaped, of this process and not of one it was forked from.
+pub(super) fn children() -> Vec<Process> {
+    let owner = std::process::id();
+    locked(&CHILDREN).iter().filter(|child| child.owner == owner).cloned().map(Process::of_inner).collect()
+}
+
+fn launch() -> Result<Spawner, SysError> {
+    let bell = Arc::new(Bell::new()?);
+    let watch = Watch::new(&bell)?;
+    let (orders, incoming) = channel();
+    let worker =
+        Worker { bell: Arc::clone(&bell), watch, incoming, watched: HashMap::new(), next_key: 1, unburied: Vec::new() };
+    let builder = std::thread::Builder::new().name("shmkit-spawner".to_owned());
+    spawn::without_signals(|| builder.spawn(move || worker.run()))
+        .map_err(|error| SysError { call: "clone", errno: error.raw_os_error().unwrap_or(libc::EAGAIN) })?;
+    Ok(Spawner { owner: std::process::id(), bell, orders })
+}
+
+/// A child that is watched.
+struct Watched {
+    inner: Arc<Inner>,
+    record: Record,
+    arguments: Option<Box<dyn Any + Send>>,
+}
+
+struct Worker {
+    bell: Arc<Bell>,
+    watch: Watch,
+    incoming: Receiver<Order>,
+    watched: HashMap<u64, Watched>,
+    next_key: u64,
+    /// Dead children whose repair somebody else's recovery lock holds up, and how often it was tried.
+    unburied: Vec<(u32, u32)>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut ready = Vec::new();
+        loop {
+            let timeout = (!self.unburied.is_empty()).then_some(PATIENCE);
+            if self.watch.wait(&self.bell, timeout, &mut ready).is_err() {
+                // The descriptor was closed behind our back: nothing can be watched, so nothing may be started.
+                return;
+            }
+            while let Ok(Order { request, reply }) = self.incoming.try_recv() {
+                let started = self.start(request);
+                let _ = reply.send(started);
+            }
+            for key in &ready {
+                self.look_at(*key);
+            }
+            for child in self.watched.values_mut() {
+                if child.arguments.is_some() && child.record.has_read() {
+                    discard(child.arguments.take());
+                }
+            }
+            self.unburied.retain_mut(|(pid, tries)| {
+                *tries += 1;
+                !recover(*pid) && *tries < TRIES
+            });
+        }
+    }
+
+    fn start(&mut self, request: Request) -> Result<Arc<Inner>, SysError> {
+        let Request { name, daemon, plan, session, record, arguments } = request;
+        let pid = spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?;
+        failpoint!("spawn.started");
+        let key = self.next_key;
+        let watched = pidfd::open(pid).and_then(|pidfd| self.watch.add(pidfd.as_fd(), key).map(|()| pidfd));
+        let pidfd = watched.inspect_err(|_| pidfd::abandon(pid))?;
+        let inner = Arc::new(Inner::new(name, pid, daemon, pidfd));
+        locked(&CHILDREN).push(Arc::clone(&inner));
+        self.next_key += 1;
+        self.watched.insert(key, Watched { inner: Arc::clone(&inner), record, arguments: Some(arguments) });
+        Ok(inner)
+    }
+
+    fn look_at(&mut self, key: u64) {
+        let Some(child) = self.watched.get(&key) else { return };
+        let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
+        self.watch.remove(child.inner.pidfd.as_fd());
+        let Some(Watched { inner, record, arguments }) = self.watched.remove(&key) else { return };
+        if !recover(inner.pid) {
+            self.unburied.push((inner.pid, 0));
+        }
+        let status = ExitStatus::new(inner.name.clone(), ended, record.message());
+        discard(arguments);
+        drop(record);
+        locked(&CHILDREN).retain(|child| !Arc::ptr_eq(child, &inner));
+        inner.set_end(status);
+    }
+}
+
+/// Drops a user's arguments; a panic in there is the user's, and ends nothing here.
+fn discard(arguments: Option<Box<dyn Any + Send>>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(arguments)));
+}
+
+/// Repairs what the child `pid` left in every segment this process knows. False if it must be tried again.
+fn recover(pid: u32) -> bool {
+    let mut done = true;
+    for segment in known::all() {
+        done &= segment.recover_process(pid);
+    }
+    done
+}

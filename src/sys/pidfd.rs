@@ -1,0 +1,80 @@
+//! Process descriptors: a process that cannot be mistaken for another, however often its number is given on.
+//!
+//! # References
+//! `pidfd_open(2)`, `pidfd_send_signal(2)`, `waitid(2)`.
+
+use super::{Call, SysError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By itself, with this code.
+    Exit(i32),
+    /// Killed by this signal.
+    Signal(i32),
+    /// Somebody else has reaped it.
+    Unknown,
+}
+
+/// A descriptor of process `pid`, which is this process's child or parent.
+pub(crate) fn open(pid: u32) -> Result<OwnedFd, SysError> {
+    let pid = Pid::from_raw(pid as i32).ok_or(SysError { call: "pidfd_open", errno: libc::ESRCH })?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).call("pidfd_open")
+}
+
+/// Whether the process has ended; waits for that, at most for `timeout`.
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool, SysError> {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    });
+    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(SysError::new("poll", errno)),
+    }
+}
+
+/// Sends a signal. A process that has ended takes it in silence.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), SysError> {
+    let signal = Signal::from_named_raw(signal).ok_or(SysError { call: "pidfd_send_signal", errno: libc::EINVAL })?;
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(SysError::new("pidfd_send_signal", errno)),
+    }
+}
+
+/// Reaps a child that has ended; `None` if it has not.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(Some(status)) => {
+                return Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exit(code),
+                    (None, Some(signal)) => Ended::Signal(signal),
+                    (None, None) => Ended::Unknown,
+                });
+            }
+            Ok(None) => return None,
+            Err(Errno::INTR) => {}
+            Err(_) => return Some(Ended::Unknown),
+        }
+    }
+}
+
+/// `SIGKILL` for 9.
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
+    nix::sys::signal::Signal::try_from(signal).ok().map(|signal| signal.as_str())
+}
+
+/// Kills and reaps the child `pid`, which nobody else knows of.
+pub(crate) fn abandon(pid: u32) {
+    let Some(pid) = Pid::from_raw(pid as i32) else { return };
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    while let Err(Errno::INTR) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {}
+}

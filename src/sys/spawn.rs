@@ -1,0 +1,117 @@
+//! Starting this executable again, with a few descriptors and nothing else.
+//!
+//! # References
+//! `posix_spawn(3)`, `proc_pid_exe(5)`.
+
+use super::SysError;
+use std::ffi::{CStr, CString, c_char};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+/// The first descriptor given to a child.
+pub(crate) const FIRST_FD: i32 = 3;
+
+/// A program to start: what a thread needs to start it on another's behalf.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// `argv`.
+    pub arguments: Vec<CString>,
+    /// `NAME=value`.
+    pub environment: Vec<CString>,
+}
+
+struct Actions(libc::posix_spawn_file_actions_t);
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised, and destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(&mut self.0) };
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised, and destroyed once.
+        unsafe { libc::posix_spawnattr_destroy(&mut self.0) };
+    }
+}
+
+fn check(call: &'static str, errno: i32) -> Result<(), SysError> {
+    if errno == 0 { Ok(()) } else { Err(SysError { call, errno }) }
+}
+
+/// Starts this process's executable again and gives its process id.
+///
+/// The child's standard input is empty, its output is this process's, `fds` are its descriptors from [`FIRST_FD`] on, and it
+/// has no others. The second of `fds` and those after it must be above that range. No signal is blocked in it.
+pub(crate) fn itself(plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<u32, SysError> {
+    let pointers = |strings: &[CString]| -> Vec<*mut c_char> {
+        strings.iter().map(|string| string.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
+    };
+    let (arguments, environment) = (pointers(&plan.arguments), pointers(&plan.environment));
+    let mut pid = 0;
+    // SAFETY: every object is initialised before it is used and destroyed once; the strings and the descriptors live until
+    // the call returns.
+    unsafe {
+        let mut actions = MaybeUninit::uninit();
+        check("posix_spawn_file_actions_init", libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
+        let mut actions = Actions(actions.assume_init());
+        let add = "posix_spawn_file_actions_add";
+        check(
+            add,
+            libc::posix_spawn_file_actions_addopen(&mut actions.0, 0, c"/dev/null".as_ptr(), libc::O_RDONLY, 0),
+        )?;
+        for (number, fd) in (FIRST_FD..).zip(fds) {
+            // Onto itself, too, it takes the close-on-exec flag away, in the child only.
+            check(add, libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number))?;
+        }
+        if let Some(add_close_from) = close_from() {
+            check(add, add_close_from(&mut actions.0, FIRST_FD + fds.len() as i32))?;
+        }
+        let mut attributes = MaybeUninit::uninit();
+        check("posix_spawnattr_init", libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
+        let mut attributes = Attributes(attributes.assume_init());
+        let mut none = MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        check("posix_spawnattr_setsigmask", libc::posix_spawnattr_setsigmask(&mut attributes.0, none.as_ptr()))?;
+        let flags = libc::POSIX_SPAWN_SETSIGMASK as i16;
+        check("posix_spawnattr_setflags", libc::posix_spawnattr_setflags(&mut attributes.0, flags))?;
+        let itself: &CStr = c"/proc/self/exe";
+        let failed = libc::posix_spawn(
+            &mut pid,
+            itself.as_ptr(),
+            &actions.0,
+            &attributes.0,
+            arguments.as_ptr(),
+            environment.as_ptr(),
+        );
+        check("posix_spawn", failed)?;
+    }
+    Ok(pid as u32)
+}
+
+type AddCloseFrom = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, i32) -> i32;
+
+/// `posix_spawn_file_actions_addclosefrom_np`, where the C library has it (glibc 2.34).
+fn close_from() -> Option<AddCloseFrom> {
+    // SAFETY: a look-up by a valid name.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"posix_spawn_file_actions_addclosefrom_np".as_ptr()) };
+    // SAFETY: a function of this name has this type.
+    (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut libc::c_void, AddCloseFrom>(found) })
+}
+
+/// Runs `start`, which starts a thread, with all signals blocked: the new thread takes none.
+pub(crate) fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: both sets are initialised by the calls before they are read.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let result = start();
+    // SAFETY: `before` was filled above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    result
+}
