@@ -111,6 +111,11 @@ impl Object {
         self.reference.body.offset + HEADER
     }
 
+    /// Offset of the body's end from the start of the segment.
+    pub(crate) fn end(&self) -> u64 {
+        self.reference.body.offset + self.len
+    }
+
     /// The body's own struct, if the body is long enough for it.
     pub(crate) fn body<B>(&self) -> Result<*const B> {
         self.part(0, 1)
