@@ -47,6 +47,8 @@ pub(crate) fn find(kind: u32) -> Option<&'static Kind> {
         KIND_VALUE => Some(&crate::data::value::KIND),
         KIND_ARRAY => Some(&crate::data::array::KIND),
         KIND_SPAWN => Some(&crate::process::KIND),
+        KIND_QUEUE => Some(&crate::channel::queue::KIND),
+        KIND_POD_QUEUE => Some(&crate::channel::pod::KIND),
         _ => None,
     }
 }

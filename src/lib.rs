@@ -7,6 +7,7 @@
 //! | processes | [`Process`], `#[shmkit::main]` |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one value, many values | [`Value`], [`Array`] |
+//! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
 //!
@@ -18,6 +19,7 @@
 #[doc(hidden)]
 pub mod failpoint;
 
+pub mod channel;
 pub mod data;
 pub mod element;
 mod error;
@@ -28,6 +30,7 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
+pub use channel::{Loan, Message, PodQueue, Queue, Received};
 pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};

@@ -35,9 +35,17 @@ pub(crate) mod sealed {
         fn role() -> u32 {
             ROLE_USER
         }
+        /// A name for the element type that users see and that decides nothing; the element type's own comes first.
+        fn label() -> Option<&'static str> {
+            None
+        }
         /// Bytes of the body after the header.
         fn size(options: &Self::Options) -> Result<u64>;
-        /// Fills the body, which is zero, from `start` on; `offset` is where it lies in the segment.
+        /// How many bytes of the body must be zero before `build`; the rest is whatever was there. All, unless told otherwise.
+        fn zeroed(_options: &Self::Options) -> u64 {
+            u64::MAX
+        }
+        /// Fills the body from `start` on.
         fn build(options: &Self::Options, start: *mut u8, id: BodyId) -> Result<()>;
         /// A handle to an object whose header was checked; checks the rest, once.
         fn attach(object: Object) -> Result<Self>;
@@ -101,6 +109,11 @@ impl Object {
     /// Offset of the body's own struct from the start of the segment.
     pub(crate) fn offset(&self) -> u64 {
         self.reference.body.offset + HEADER
+    }
+
+    /// Offset of the body's end from the start of the segment.
+    pub(crate) fn end(&self) -> u64 {
+        self.reference.body.offset + self.len
     }
 
     /// The body's own struct, if the body is long enough for it.
@@ -182,12 +195,15 @@ fn header_of<S: Shared>(length: u64) -> ObjectHeader {
         element_format: [0; ELEMENT_FORMAT as usize],
         reserved: 0,
     };
-    if let Some(element) = S::element() {
+    let element = S::element();
+    if let Some(name) = element.map(|element| element.name).or(S::label()) {
+        let len = super::attachment::floor_char_boundary(name, header.element_name.len() - 1);
+        header.element_name[..len].copy_from_slice(&name.as_bytes()[..len]);
+    }
+    if let Some(element) = element {
         header.element_hash = element.hash;
         header.element_size = element.size;
         header.element_align = element.align;
-        let len = super::attachment::floor_char_boundary(element.name, header.element_name.len() - 1);
-        header.element_name[..len].copy_from_slice(&element.name.as_bytes()[..len]);
         let format = element.format.as_str().as_bytes();
         if format.len() < header.element_format.len() {
             header.element_format[..format.len()].copy_from_slice(format);
@@ -211,8 +227,12 @@ pub(crate) fn create<S: Shared>(
     let attachment = segment.attachment();
     let (reference, _) = attachment.create_object(name, S::kind(), S::role(), length, or_open, |body, id| {
         let start = attachment.map.base().wrapping_add(body.offset as usize);
+        let zero = S::zeroed(options).min(size);
         // SAFETY: the extent has at least `length` bytes, is 256-byte aligned and held by this process alone.
-        unsafe { start.cast::<ObjectHeader>().write(header_of::<S>(length)) };
+        unsafe {
+            start.cast::<ObjectHeader>().write(header_of::<S>(length));
+            std::ptr::write_bytes(start.wrapping_add(HEADER as usize), 0, zero as usize);
+        }
         let id = BodyId { index: id.index, generation: id.generation };
         S::build(options, start.wrapping_add(HEADER as usize), id)
     })?;

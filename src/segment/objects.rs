@@ -211,7 +211,7 @@ impl Attachment {
         Err(corrupt("directory", self.geometry.objects, 0))
     }
 
-    /// Creates an object, named or not, of `len` bytes, which `build` fills; the bytes are zero before.
+    /// Creates an object, named or not, of `len` bytes, which `build` fills; before, they are whatever was there.
     ///
     /// With `or_open`, an object of that name that exists is opened instead.
     pub(crate) fn create_object(
@@ -317,9 +317,6 @@ impl Attachment {
         }
         let body = self.allocate(len)?;
         failpoint!("object.allocated");
-        let start = self.map.base().wrapping_add(body.offset as usize);
-        // SAFETY: the extent is held by this process alone and lies inside the mapping.
-        unsafe { std::ptr::write_bytes(start, 0, body.len as usize) };
         if let Err(error) = build(&body, id) {
             self.free_extent(body.reference.pack());
             return Err(error);

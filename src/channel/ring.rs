@@ -1,0 +1,751 @@
+//! The ring: a bounded queue of block indices for many producers and consumers, over a pool of owned blocks.
+//!
+//! ```text
+//! slot[N]   u64  lap:32 | st:2 {FREE, READY, TAKEN, END} | own:12 | idx:18      position p: slot p mod N, lap p div N
+//! block[B]  u64  gen:32 | own:12 | st:4 {FREE, W, R, RL, RQP, RQ} | deliveries:16
+//! extent[B] u64  where a long message lies; 0 in a FREE block                  only in queues of serialised messages
+//! head, tail, and beside them the wait words not_empty, not_full, block_free
+//!
+//! claim     CAS block {g,FREE} → {g+1,me,W}: only this counts; where to look first is a private hint
+//! enqueue   t=tail, w=slot[t], d = w.lap - lap(t)
+//!           d=0, FREE          CAS → {lap,READY,idx}: THE COMMIT; then tail t→t+1, which may fail: somebody helped
+//!           d=0, END           closed
+//!           d>0 or d=0         help tail, again
+//!           d<0                full, if tail is still t
+//! dequeue   h=head, w=slot[h]
+//!           d=0, READY         CAS → {lap,TAKEN,me,idx}; (1) head h→h+1 (2) block={g,me,R} (3) slot={lap+1,FREE}
+//!           d=0, END           the end
+//!           d>0 or TAKEN       help head, again
+//!           d<0 or FREE        empty, if head is still h; of a closed queue: CAS → {lap,END}, and that is the end
+//! release   block={g,FREE}; with an extent: {g,me,RL} first, free it, extent=0
+//! ```
+//! N is at least 64 and more than the capacity K; a queue is full when tail - head reaches K, exactly. The END mark makes
+//! closing exact: a message is committed before it and received, or its producer finds it and is told.
+//!
+//! Model: `mcq_rebirth`, `mcq_onepass` (`tests/models`). Recovery is in [`super::recovery`].
+
+use crate::error::{Result, SegmentError, corrupt};
+use crate::segment::wait;
+use crate::segment::{Attachment, atomic, fetch};
+use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QueueBody};
+use shmkit_layouts::words::*;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The most blocks a ring can have: what a slot's index can name.
+pub(crate) const MAX_BLOCKS: u32 = 1 << 18;
+const MIN_RING: u32 = 64;
+/// Alignment of payloads in bytes.
+pub(crate) const PAYLOAD_ALIGN: u64 = 128;
+/// From this stride on, blocks are reused lowest-first: a small hot set matters more than neighbours that share a line.
+const LARGE: u32 = 4096;
+
+/// What a ring is built as.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spec {
+    capacity: u32,
+    blocks: u32,
+    stride: u32,
+    extents: bool,
+    flags: u32,
+}
+
+impl Spec {
+    /// A ring for `capacity` messages, with `loans` blocks more, of `stride` bytes each.
+    pub(crate) fn new(capacity: u32, loans: u32, stride: u64, extents: bool, at_most_once: bool) -> Result<Spec> {
+        let invalid = |what, found, why| Err(SegmentError::InvalidSize { what, found, why }.into());
+        let blocks = capacity.saturating_add(loans);
+        if capacity == 0 || loans == 0 || blocks >= MAX_BLOCKS {
+            let why = "there are at least 1 message and 1 loan, and together fewer than 2^18";
+            return invalid("a queue's capacity with its loans", u64::from(blocks), why);
+        }
+        let Ok(stride) = u32::try_from(stride) else {
+            return invalid("an element", stride, "it must be below 4 GiB");
+        };
+        Ok(Spec { capacity, blocks, stride, extents, flags: if at_most_once { QUEUE_AT_MOST_ONCE } else { 0 } })
+    }
+
+    fn ring(&self) -> u32 {
+        (self.capacity + 1).next_power_of_two().max(MIN_RING)
+    }
+
+    fn slots_offset(&self) -> u64 {
+        size_of::<QueueBody>() as u64
+    }
+
+    fn words_offset(&self) -> u64 {
+        self.slots_offset() + u64::from(self.ring()) * 8
+    }
+
+    fn extents_offset(&self) -> u64 {
+        self.words_offset() + u64::from(self.blocks) * 8
+    }
+
+    /// Bytes of everything but the payloads. These must be zero before [`Spec::build`].
+    pub(crate) fn control(&self) -> u64 {
+        let extents = if self.extents { u64::from(self.blocks) * 8 } else { 0 };
+        (self.extents_offset() + extents).next_multiple_of(PAYLOAD_ALIGN)
+    }
+
+    /// Bytes of the payloads.
+    pub(crate) fn payload(&self) -> u64 {
+        (u64::from(self.blocks) * u64::from(self.stride)).next_multiple_of(PAYLOAD_ALIGN)
+    }
+
+    /// Builds the ring at `start`, with its payloads `payload` bytes further on.
+    ///
+    /// # Safety
+    /// `start` is aligned to 128 bytes and has room for [`Spec::control`], zero, and nobody else reaches it yet.
+    pub(crate) unsafe fn build(&self, start: *mut u8, payload: u64, generation: u32) {
+        let body = start.cast::<QueueBody>();
+        // SAFETY: the caller gives an aligned place that is ours alone.
+        unsafe {
+            (&raw mut (*body).capacity).write(self.capacity);
+            (&raw mut (*body).ring).write(self.ring());
+            (&raw mut (*body).blocks).write(self.blocks);
+            (&raw mut (*body).stride).write(self.stride);
+            (&raw mut (*body).slots_offset).write(self.slots_offset());
+            (&raw mut (*body).words_offset).write(self.words_offset());
+            (&raw mut (*body).extents_offset).write(if self.extents { self.extents_offset() } else { 0 });
+            (&raw mut (*body).payload_offset).write(payload);
+            (&raw mut (*body).flags).write(self.flags);
+        }
+        // Generations differ from those of the queue that lay in this entry before: a reference cell that names a block of
+        // that one stays void.
+        let first = generation.wrapping_mul(0x9E37_79B1);
+        let words = start.wrapping_add(self.words_offset() as usize).cast::<u64>();
+        let word = Block { generation: first, owner: 0, state: BLOCK_FREE, deliveries: 0 }.pack();
+        for index in 0..self.blocks {
+            // SAFETY: inside `control`, aligned to 8 bytes.
+            unsafe { words.wrapping_add(index as usize).write(word) };
+        }
+    }
+}
+
+/// A block that this process owns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claimed {
+    /// Which.
+    pub index: u32,
+    /// Its word, as this process has written it.
+    pub word: u64,
+}
+
+impl Claimed {
+    pub(crate) fn generation(self) -> u32 {
+        Block::unpack(self.word).generation
+    }
+
+    /// How often the message was delivered before.
+    pub(crate) fn deliveries(self) -> u32 {
+        Block::unpack(self.word).deliveries
+    }
+}
+
+/// What came of an attempt to commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    Done,
+    Full,
+    Closed,
+}
+
+/// What came of an attempt to take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Taken {
+    Block(Claimed),
+    Empty,
+    End,
+}
+
+/// Where to look first, for this handle alone. Nothing depends on it.
+#[derive(Debug, Default)]
+struct Hints {
+    /// The next block to try.
+    block: AtomicU32,
+    /// A value `head` has had: it only grows.
+    head: AtomicU64,
+    /// `requeue` when no block was waiting to be delivered again.
+    requeue: AtomicU32,
+}
+
+/// One process's view of a ring: its geometry, checked once and kept here.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    body: *const QueueBody,
+    slots: *const AtomicU64,
+    words: *const AtomicU64,
+    /// Null where messages have no extents.
+    extents: *const AtomicU64,
+    payload: *mut u8,
+    stride: usize,
+    capacity: u64,
+    mask: u64,
+    shift: u32,
+    blocks: u32,
+    /// Whether the search for a free block goes on where the last one ended.
+    rotates: bool,
+    pub(super) at_most_once: bool,
+    /// Where the body lies in the segment.
+    offset: u64,
+    hints: Hints,
+}
+
+// SAFETY: the pointers are into the mapping, which the handle's object keeps; shared words are reached as atomics, payloads
+// by the owner of their block only.
+unsafe impl Send for Ring {}
+// SAFETY: as above.
+unsafe impl Sync for Ring {}
+
+impl Clone for Ring {
+    fn clone(&self) -> Ring {
+        let hints = Hints {
+            block: AtomicU32::new(self.hints.block.load(Ordering::Relaxed)),
+            head: AtomicU64::new(self.hints.head.load(Ordering::Relaxed)),
+            requeue: AtomicU32::new(self.hints.requeue.load(Ordering::Relaxed)),
+        };
+        Ring { hints, ..*self }
+    }
+}
+
+impl Ring {
+    /// The ring whose body lies at `offset` in the segment and ends before `end`. Everything is checked here, once.
+    pub(crate) fn at(attachment: &Attachment, offset: u64, end: u64) -> Result<Ring> {
+        let body = attachment.pointer::<QueueBody>(offset, "queue")?;
+        let wrong = |found: u64| corrupt("queue", offset, found);
+        if offset.checked_add(size_of::<QueueBody>() as u64).is_none_or(|first| first > end) {
+            return Err(wrong(offset));
+        }
+        let (capacity, ring, blocks) = (fetch!(body, capacity), fetch!(body, ring), fetch!(body, blocks));
+        let (stride, flags) = (fetch!(body, stride), fetch!(body, flags));
+        if !ring.is_power_of_two() || !(MIN_RING..=MAX_BLOCKS).contains(&ring) {
+            return Err(wrong(u64::from(ring)));
+        }
+        if capacity == 0 || capacity >= ring {
+            return Err(wrong(u64::from(capacity)));
+        }
+        if blocks <= capacity || blocks > MAX_BLOCKS {
+            return Err(wrong(u64::from(blocks)));
+        }
+        let extents_offset = fetch!(body, extents_offset);
+        let least = if extents_offset == 0 { 8 } else { size_of::<BlockMeta>() as u32 };
+        if stride < least || stride % 8 != 0 {
+            return Err(wrong(u64::from(stride)));
+        }
+        let part = |at: u64, count: u32, each: u64, align: u64| {
+            let first =
+                offset.checked_add(at).filter(|first| at >= size_of::<QueueBody>() as u64 && first % align == 0);
+            let len = u64::from(count) * each;
+            match first.filter(|first| first.checked_add(len).is_some_and(|last| last <= end)) {
+                Some(first) => attachment.pointer::<u64>(first, "queue"),
+                None => Err(wrong(at)),
+            }
+        };
+        Ok(Ring {
+            body,
+            slots: part(fetch!(body, slots_offset), ring, 8, 8)?.cast(),
+            words: part(fetch!(body, words_offset), blocks, 8, 8)?.cast(),
+            extents: match extents_offset {
+                0 => std::ptr::null(),
+                at => part(at, blocks, 8, 8)?.cast(),
+            },
+            payload: part(fetch!(body, payload_offset), blocks, u64::from(stride), PAYLOAD_ALIGN)?.cast_mut().cast(),
+            stride: stride as usize,
+            capacity: u64::from(capacity),
+            mask: u64::from(ring) - 1,
+            shift: ring.trailing_zeros(),
+            blocks,
+            rotates: stride < LARGE,
+            at_most_once: flags & QUEUE_AT_MOST_ONCE != 0,
+            offset,
+            hints: Hints::default(),
+        })
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    pub(crate) fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    /// Bytes of a block's payload.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub(crate) fn has_extents(&self) -> bool {
+        !self.extents.is_null()
+    }
+
+    pub(crate) fn corrupt(&self, what: &'static str, found: u64) -> crate::Error {
+        corrupt(what, self.offset, found)
+    }
+
+    pub(crate) fn not_empty(&self) -> &AtomicU32 {
+        atomic!(self.body, not_empty)
+    }
+
+    pub(crate) fn not_full(&self) -> &AtomicU32 {
+        atomic!(self.body, not_full)
+    }
+
+    pub(crate) fn block_free(&self) -> &AtomicU32 {
+        atomic!(self.body, block_free)
+    }
+
+    fn head(&self) -> &AtomicU64 {
+        atomic!(self.body, head)
+    }
+
+    fn tail(&self) -> &AtomicU64 {
+        atomic!(self.body, tail)
+    }
+
+    pub(super) fn requeue(&self) -> &AtomicU32 {
+        atomic!(self.body, requeue)
+    }
+
+    /// The slot of a position.
+    #[inline]
+    fn slot(&self, position: u64) -> &AtomicU64 {
+        self.slot_at((position & self.mask) as u32)
+    }
+
+    /// The slot of an index up to the mask.
+    #[inline]
+    pub(super) fn slot_at(&self, index: u32) -> &AtomicU64 {
+        // SAFETY: the index is below the number of slots, which `at` checked; the reference is to an atomic.
+        unsafe { &*self.slots.add(index as usize) }
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        (self.mask + 1) as u32
+    }
+
+    fn lap(&self, position: u64) -> u32 {
+        (position >> self.shift) as u32
+    }
+
+    /// The word of a block, whose index is below `blocks`.
+    #[inline]
+    pub(super) fn word(&self, index: u32) -> &AtomicU64 {
+        debug_assert!(index < self.blocks);
+        // SAFETY: the index is below the number of blocks, which `at` checked; the reference is to an atomic.
+        unsafe { &*self.words.add(index as usize) }
+    }
+
+    /// The word that names a block's extent, in a queue that has them.
+    pub(super) fn extent(&self, index: u32) -> Option<&AtomicU64> {
+        debug_assert!(index < self.blocks);
+        // SAFETY: as in `word`.
+        (!self.extents.is_null()).then(|| unsafe { &*self.extents.add(index as usize) })
+    }
+
+    /// The payload of a block. To be touched by the block's owner only.
+    #[inline]
+    pub(crate) fn payload(&self, index: u32) -> *mut u8 {
+        debug_assert!(index < self.blocks);
+        self.payload.wrapping_add(index as usize * self.stride)
+    }
+
+    // ---- blocks -----------------------------------------------------------------------------------------------------
+
+    /// Claims a free block for the participant in slot `me`.
+    #[inline]
+    pub(crate) fn claim(&self, me: u32) -> Option<Claimed> {
+        let mut index = if self.rotates { self.hints.block.load(Ordering::Relaxed) } else { 0 };
+        for _ in 0..self.blocks {
+            if index >= self.blocks {
+                index = 0;
+            }
+            let word = self.word(index);
+            let seen = word.load(Ordering::Relaxed);
+            let block = Block::unpack(seen);
+            if block.state == BLOCK_FREE {
+                let generation = block.generation.wrapping_add(1);
+                let mine = Block { generation, owner: me, state: BLOCK_WRITE, deliveries: 0 }.pack();
+                failpoint!("queue.before_claim");
+                // Acquire pairs with the release in `free`: the last owner is done with the payload.
+                if word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    self.hints.block.store(index + 1, Ordering::Relaxed);
+                    failpoint!("queue.claimed");
+                    return Some(Claimed { index, word: mine });
+                }
+            }
+            index += 1;
+        }
+        None
+    }
+
+    /// Gives a block back whose message, if any, lies in it. False if the block is not this process's.
+    #[inline]
+    pub(crate) fn free(&self, claimed: Claimed) -> bool {
+        let word = self.word(claimed.index);
+        // Nobody else changes it while I live; a scribble is not built upon.
+        if word.load(Ordering::Relaxed) != claimed.word {
+            return false;
+        }
+        let free = Block { generation: claimed.generation(), owner: 0, state: BLOCK_FREE, deliveries: 0 };
+        failpoint!("queue.before_free");
+        // Release pairs with the acquire in `claim`.
+        word.store(free.pack(), Ordering::Release);
+        failpoint!("queue.freed");
+        wait::publish_one(self.block_free());
+        true
+    }
+
+    /// Gives a block back and frees what its message has in the heap.
+    pub(crate) fn free_with_extent(&self, attachment: &Attachment, claimed: Claimed) -> bool {
+        let word = self.word(claimed.index);
+        if word.load(Ordering::Relaxed) != claimed.word {
+            return false;
+        }
+        // From here on the message cannot be delivered again.
+        let releasing = Block { state: BLOCK_RELEASING, ..Block::unpack(claimed.word) }.pack();
+        // Release: whoever finishes this sees the extent's name.
+        word.store(releasing, Ordering::Release);
+        failpoint!("queue.releasing");
+        self.free_extent(attachment, claimed.index);
+        self.free(Claimed { word: releasing, ..claimed })
+    }
+
+    /// Frees the extent of a block. Idempotent.
+    pub(super) fn free_extent(&self, attachment: &Attachment, index: u32) {
+        if let Some(extent) = self.extent(index) {
+            attachment.free_extent(extent.load(Ordering::Acquire));
+            failpoint!("queue.extent_freed");
+            extent.store(0, Ordering::Release);
+            failpoint!("queue.extent_cleared");
+        }
+    }
+
+    // ---- producers ----------------------------------------------------------------------------------------------------
+
+    /// Whether a message may be put at position `t`.
+    #[inline]
+    fn has_room_at(&self, t: u64) -> bool {
+        let used = |head: u64| t.wrapping_sub(head) as i64;
+        // An old head makes the queue look fuller than it is, never emptier.
+        used(self.hints.head.load(Ordering::Relaxed)) < self.capacity as i64 || {
+            let head = self.settled_head();
+            self.hints.head.store(head, Ordering::Relaxed);
+            used(head) < self.capacity as i64
+        }
+    }
+
+    /// `head`, moved past what was taken by consumers that have not said so yet.
+    fn settled_head(&self) -> u64 {
+        let mut head = self.head().load(Ordering::Acquire);
+        for _ in 0..=self.mask {
+            let slot = Slot::unpack(self.slot(head).load(Ordering::Acquire));
+            let ahead = slot.lap.wrapping_sub(self.lap(head)) as i32;
+            if !(ahead == 1 || ahead == 0 && slot.state == SLOT_TAKEN) {
+                break;
+            }
+            let next = head.wrapping_add(1);
+            head = match self.head().compare_exchange(head, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => next,
+                Err(now) => now,
+            };
+        }
+        head
+    }
+
+    /// Whether there is room for a message at this instant.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room_at(self.tail().load(Ordering::Relaxed))
+    }
+
+    /// Puts the message in `claimed` at the end of the queue: commits it.
+    #[inline]
+    pub(crate) fn enqueue(&self, claimed: Claimed) -> Result<Put> {
+        loop {
+            let t = self.tail().load(Ordering::Acquire);
+            if !self.has_room_at(t) {
+                if self.tail().load(Ordering::Acquire) == t {
+                    return Ok(Put::Full);
+                }
+                continue;
+            }
+            let slot = self.slot(t);
+            let seen = slot.load(Ordering::Acquire);
+            let (lap, found) = (self.lap(t), Slot::unpack(seen));
+            let ahead = found.lap.wrapping_sub(lap) as i32;
+            if ahead == 0 && found.state == SLOT_FREE {
+                let ready = Slot { lap, state: SLOT_READY, owner: 0, index: claimed.index };
+                failpoint!("queue.before_ready");
+                // SYNC POINT: release pairs with the acquire in `dequeue`: the consumer sees the payload and the block's word.
+                if slot.compare_exchange(seen, ready.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    failpoint!("queue.ready");
+                    let _ = self.tail().compare_exchange(t, t.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
+                    failpoint!("queue.tail");
+                    wait::publish_one(self.not_empty());
+                    return Ok(Put::Done);
+                }
+            } else if ahead == 0 && found.state == SLOT_END {
+                return Ok(Put::Closed);
+            } else if let Some(put) = self.help_tail(t, ahead, seen)? {
+                return Ok(put);
+            }
+        }
+    }
+
+    /// The tail's slot is in use: by a message whose producer has not moved the tail yet, or by one of the lap before.
+    #[cold]
+    fn help_tail(&self, t: u64, ahead: i32, seen: u64) -> Result<Option<Put>> {
+        let tail = self.tail();
+        match ahead {
+            0 | 1 => {
+                let _ = tail.compare_exchange(t, t.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
+                Ok(None)
+            }
+            _ if tail.load(Ordering::Acquire) != t => Ok(None),
+            -1 => Ok(Some(Put::Full)),
+            _ => Err(self.corrupt("queue slot", seen)),
+        }
+    }
+
+    /// Puts several messages in one go; gives how many it put. One wake for all: who takes one wakes the next.
+    pub(crate) fn enqueue_many(&self, claimed: &[Claimed]) -> Result<(usize, Put)> {
+        let t = self.tail().load(Ordering::Acquire);
+        let mut done = 0;
+        while done < claimed.len() {
+            let position = t.wrapping_add(done as u64);
+            let slot = self.slot(position);
+            let seen = slot.load(Ordering::Acquire);
+            let lap = self.lap(position);
+            if seen != (Slot { lap, state: SLOT_FREE, owner: 0, index: 0 }).pack() || !self.has_room_at(position) {
+                break;
+            }
+            let ready = Slot { lap, state: SLOT_READY, owner: 0, index: claimed[done].index };
+            // SYNC POINT: as in `enqueue`. Positions before this one are filled: by me, or by whoever moved the tail to `t`.
+            if slot.compare_exchange(seen, ready.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                break;
+            }
+            failpoint!("queue.batch_ready");
+            done += 1;
+        }
+        if done == 0 {
+            let put = match claimed.first() {
+                Some(&first) => self.enqueue(first)?,
+                None => Put::Done,
+            };
+            return Ok((usize::from(put == Put::Done && !claimed.is_empty()), put));
+        }
+        advance(self.tail(), t.wrapping_add(done as u64));
+        failpoint!("queue.batch_tail");
+        wait::publish_one(self.not_empty());
+        Ok((done, Put::Done))
+    }
+
+    // ---- consumers ----------------------------------------------------------------------------------------------------
+
+    /// Takes the oldest message, or one that is to be delivered again, for the participant in slot `me`.
+    #[inline]
+    pub(crate) fn dequeue(&self, me: u32) -> Result<Taken> {
+        if self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed) {
+            if let Some(again) = self.adopt(me) {
+                return Ok(Taken::Block(again));
+            }
+        }
+        loop {
+            let h = self.head().load(Ordering::Acquire);
+            let slot = self.slot(h);
+            // SYNC POINT: acquire pairs with the release in `enqueue`.
+            let seen = slot.load(Ordering::Acquire);
+            let (lap, found) = (self.lap(h), Slot::unpack(seen));
+            let ahead = found.lap.wrapping_sub(lap) as i32;
+            if ahead == 0 && found.state == SLOT_READY {
+                let taken = Slot { state: SLOT_TAKEN, owner: me, ..found };
+                failpoint!("queue.before_taken");
+                if slot.compare_exchange(seen, taken.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    failpoint!("queue.taken");
+                    let _ = self.head().compare_exchange(h, h.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
+                    failpoint!("queue.head");
+                    let claimed = self.read(found.index, me);
+                    failpoint!("queue.read");
+                    // Release: who sees the slot free sees the block in R. Recovery relies on that order.
+                    slot.store(Slot { lap: lap.wrapping_add(1), ..FREE }.pack(), Ordering::Release);
+                    failpoint!("queue.slot_free");
+                    wait::publish_one(self.not_full());
+                    return Ok(Taken::Block(claimed?));
+                }
+            } else if let Some(outcome) = self.help_head(h, ahead, seen)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// The block of a slot that this process has TAKEN becomes its own to read.
+    #[inline]
+    fn read(&self, index: u32, me: u32) -> Result<Claimed> {
+        if index >= self.blocks {
+            return Err(self.corrupt("index in a queue slot", u64::from(index)));
+        }
+        let word = self.word(index);
+        let block = Block::unpack(word.load(Ordering::Relaxed));
+        if block.state != BLOCK_WRITE {
+            return Err(self.corrupt("queue block", block.pack()));
+        }
+        let mine = Block { owner: me, state: BLOCK_READ, ..block }.pack();
+        word.store(mine, Ordering::Release);
+        Ok(Claimed { index, word: mine })
+    }
+
+    /// The head's slot holds no message: it was taken already, or there is none.
+    #[cold]
+    fn help_head(&self, h: u64, ahead: i32, seen: u64) -> Result<Option<Taken>> {
+        let (head, found) = (self.head(), Slot::unpack(seen));
+        match (ahead, found.state) {
+            (0, SLOT_END) => return Ok(Some(Taken::End)),
+            (1, _) | (0, SLOT_TAKEN) => {
+                let _ = head.compare_exchange(h, h.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
+                return Ok(None);
+            }
+            _ => {}
+        }
+        // Acquire pairs with the release of whoever moved it.
+        if head.load(Ordering::Acquire) != h {
+            return Ok(None);
+        }
+        match (ahead, found.state) {
+            (0, SLOT_FREE) if self.is_closed() => {
+                let end = Slot { state: SLOT_END, ..found };
+                let ended =
+                    self.slot(h).compare_exchange(seen, end.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+                failpoint!("queue.ended");
+                Ok(ended.then_some(Taken::End))
+            }
+            (0, SLOT_FREE) | (-1, _) => Ok(Some(Taken::Empty)),
+            _ => Err(self.corrupt("queue slot", seen)),
+        }
+    }
+
+    /// Takes a block whose consumer died.
+    #[cold]
+    fn adopt(&self, me: u32) -> Option<Claimed> {
+        // Acquire pairs with recovery's release: the blocks it left are seen.
+        let round = self.requeue().load(Ordering::Acquire);
+        for index in 0..self.blocks {
+            let word = self.word(index);
+            let seen = word.load(Ordering::Acquire);
+            let block = Block::unpack(seen);
+            if block.state == BLOCK_REQUEUE {
+                let deliveries = (block.deliveries + 1).min(0xFFFF);
+                let mine = Block { owner: me, state: BLOCK_READ, deliveries, ..block }.pack();
+                if word.compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    failpoint!("queue.adopted");
+                    return Some(Claimed { index, word: mine });
+                }
+            }
+        }
+        self.hints.requeue.store(round, Ordering::Relaxed);
+        None
+    }
+
+    /// Takes up to `most` messages into `taken`, with one step of the head; none if there are none at once.
+    pub(crate) fn dequeue_many(&self, me: u32, most: usize, taken: &mut Vec<Claimed>) -> Result<Taken> {
+        let h = self.head().load(Ordering::Acquire);
+        let most = most.min(self.capacity());
+        let is_due = self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed);
+        let mut count = 0;
+        while !is_due && count < most {
+            let position = h.wrapping_add(count as u64);
+            let slot = self.slot(position);
+            // SYNC POINT: as in `dequeue`.
+            let seen = slot.load(Ordering::Acquire);
+            let found = Slot::unpack(seen);
+            if found.lap != self.lap(position) || found.state != SLOT_READY {
+                break;
+            }
+            let mine = Slot { state: SLOT_TAKEN, owner: me, ..found };
+            if slot.compare_exchange(seen, mine.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                break;
+            }
+            failpoint!("queue.batch_taken");
+            count += 1;
+        }
+        if count == 0 {
+            let one = self.dequeue(me)?;
+            if let Taken::Block(claimed) = one {
+                taken.push(claimed);
+            }
+            return Ok(one);
+        }
+        advance(self.head(), h.wrapping_add(count as u64));
+        failpoint!("queue.batch_head");
+        let mut outcome = Ok(());
+        for step in 0..count as u64 {
+            let position = h.wrapping_add(step);
+            let slot = self.slot(position);
+            let index = Slot::unpack(slot.load(Ordering::Relaxed)).index;
+            match self.read(index, me) {
+                Ok(claimed) => taken.push(claimed),
+                Err(error) => outcome = Err(error),
+            }
+            failpoint!("queue.batch_read");
+            // Release: as in `dequeue`.
+            slot.store(Slot { lap: self.lap(position).wrapping_add(1), ..FREE }.pack(), Ordering::Release);
+            failpoint!("queue.batch_slot_free");
+        }
+        // Room for several: who finds some wakes the next.
+        wait::publish_one(self.not_full());
+        match (taken.last(), outcome) {
+            (Some(&last), _) => Ok(Taken::Block(last)),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Ok(Taken::Empty),
+        }
+    }
+
+    // ---- state ----------------------------------------------------------------------------------------------------------
+
+    /// Whether it is to take no more messages.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        // Acquire pairs with the release in `close`.
+        atomic!(self.body, closed).load(Ordering::Acquire) != 0
+    }
+
+    /// Lets nobody begin to put a message any more.
+    pub(crate) fn close(&self) {
+        atomic!(self.body, closed).store(1, Ordering::SeqCst);
+        failpoint!("queue.closed");
+        wait::publish_all(self.not_empty());
+        wait::publish_all(self.not_full());
+        wait::publish_all(self.block_free());
+    }
+
+    /// Messages in it at this instant, those that wait to be delivered again included.
+    pub(crate) fn len(&self) -> usize {
+        let head = self.settled_head();
+        let mut tail = self.tail().load(Ordering::Acquire);
+        // A producer may have died between its commit and moving the tail.
+        for _ in 0..=self.mask {
+            let slot = Slot::unpack(self.slot(tail).load(Ordering::Acquire));
+            if slot.lap != self.lap(tail) || slot.state != SLOT_READY {
+                break;
+            }
+            tail = tail.wrapping_add(1);
+        }
+        let in_ring = (tail.wrapping_sub(head) as i64).clamp(0, self.capacity as i64) as usize;
+        if self.requeue().load(Ordering::Acquire) == self.hints.requeue.load(Ordering::Relaxed) {
+            return in_ring;
+        }
+        let again = |&index: &u32| Block::unpack(self.word(index).load(Ordering::Relaxed)).state == BLOCK_REQUEUE;
+        in_ring + (0..self.blocks).filter(again).count()
+    }
+}
+
+const FREE: Slot = Slot { lap: 0, state: SLOT_FREE, owner: 0, index: 0 };
+
+/// Moves a cursor forward to `to`, unless others have moved it further.
+fn advance(cursor: &AtomicU64, to: u64) {
+    let mut seen = cursor.load(Ordering::Relaxed);
+    while (to.wrapping_sub(seen) as i64) > 0 {
+        match cursor.compare_exchange(seen, to, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
