@@ -412,20 +412,12 @@ pub enum TaskError {
         /// The task.
         task: u64,
     },
-    /// The task returned an error.
-    #[error("task {task} failed: {message}")]
-    Failed {
-        /// The error's text.
-        message: String,
-        /// The task.
-        task: u64,
-    },
-    /// The arguments or the result could not be serialised.
-    #[error("cannot {action} what task {task} needs: {why}")]
+    /// The arguments or the result could not be serialised, or there was no room for them.
+    #[error("cannot {action} of task {task}: {why}")]
     Codec {
-        /// `"write"` or `"read"`.
+        /// `"write the arguments"`, `"read the arguments"`, `"write the result"` or `"read the result"`.
         action: &'static str,
-        /// What serde said.
+        /// What serde, or the channel, said.
         why: String,
         /// The task.
         task: u64,
@@ -442,6 +434,12 @@ pub enum TaskError {
         /// For how long one waited.
         waited: Duration,
     },
+    /// The pool was neither closed nor terminated.
+    #[error("the pool is open: close or terminate it before joining it")]
+    PoolOpen,
+    /// The result was taken before.
+    #[error("the result was taken already: it is given once")]
+    Taken,
     /// Workers keep dying before they take a task.
     #[error("the pool is broken: its workers do not start: {why}")]
     BrokenPool {
@@ -525,11 +523,12 @@ impl Error {
                 500 + match error {
                     TaskError::WorkerDied { .. } => 1,
                     TaskError::Panicked { .. } => 2,
-                    TaskError::Failed { .. } => 3,
-                    TaskError::Codec { .. } => 4,
-                    TaskError::PoolClosed { .. } => 5,
-                    TaskError::TimedOut { .. } => 6,
+                    TaskError::Codec { .. } => 3,
+                    TaskError::PoolClosed { .. } => 4,
+                    TaskError::TimedOut { .. } => 5,
+                    TaskError::Taken => 6,
                     TaskError::BrokenPool { .. } => 7,
+                    TaskError::PoolOpen => 8,
                 }
             }
             Error::Os(_) => 600,

@@ -46,6 +46,7 @@ pub(crate) fn find(kind: u32) -> Option<&'static Kind> {
         KIND_EVENT => Some(&crate::sync::event::KIND),
         KIND_VALUE => Some(&crate::data::value::KIND),
         KIND_ARRAY => Some(&crate::data::array::KIND),
+        KIND_POOL => Some(&crate::pool::KIND),
         KIND_SPAWN => Some(&crate::process::KIND),
         KIND_QUEUE => Some(&crate::channel::queue::KIND),
         KIND_POD_QUEUE => Some(&crate::channel::pod::KIND),

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | memory that processes share by name | [`Segment`], or nothing: the session segment is there |
 //! | processes | [`Process`], `#[shmkit::main]` |
+//! | workers that run functions | [`Pool`] |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one value, many values | [`Value`], [`Array`] |
 //! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied |
@@ -24,6 +25,7 @@ pub mod data;
 pub mod element;
 mod error;
 pub(crate) mod kinds;
+pub mod pool;
 pub mod process;
 pub mod segment;
 pub mod sync;
@@ -34,6 +36,7 @@ pub use channel::{Loan, Message, PodQueue, Queue, Received};
 pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
+pub use pool::{AsyncResult, Pool};
 pub use process::{
     ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,
 };

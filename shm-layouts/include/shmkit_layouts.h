@@ -137,6 +137,18 @@
 #define SHMKIT_UNIT_HELD UINT64_C(1)
 /* Heap unit: the head of an extent that belongs to an object. */
 #define SHMKIT_UNIT_COMMITTED UINT64_C(2)
+/* Task: nobody's. */
+#define SHMKIT_TASK_FREE UINT32_C(0)
+/* Task: waits for a worker. */
+#define SHMKIT_TASK_QUEUED UINT32_C(1)
+/* Task: a worker runs it. */
+#define SHMKIT_TASK_RUNNING UINT32_C(2)
+/* Task: its worker died. */
+#define SHMKIT_TASK_LOST UINT32_C(3)
+/* Worker: has not said that it is ready. */
+#define SHMKIT_WORKER_STARTING UINT32_C(0)
+/* Worker: takes tasks. */
+#define SHMKIT_WORKER_READY UINT32_C(1)
 /* Reference cell: free. */
 #define SHMKIT_CELL_NONE UINT64_C(0)
 /* Reference cell: a process. */
@@ -206,6 +218,14 @@
 #define SHMKIT_ENTRY_OWNER_MASK UINT64_C(0xfff)
 #define SHMKIT_ENTRY_VERSION_SHIFT 32
 #define SHMKIT_ENTRY_VERSION_MASK UINT64_C(0xffffffff)
+
+/* Task: A task of a pool. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_TASK_STATE_SHIFT 0
+#define SHMKIT_TASK_STATE_MASK UINT64_C(0xf)
+#define SHMKIT_TASK_OWNER_SHIFT 4
+#define SHMKIT_TASK_OWNER_MASK UINT64_C(0xfff)
+#define SHMKIT_TASK_GENERATION_SHIFT 32
+#define SHMKIT_TASK_GENERATION_MASK UINT64_C(0xffffffff)
 
 /* Unit: A heap unit's word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_UNIT_LEN_SHIFT 0
@@ -863,44 +883,56 @@ SHMKIT_ASSERT(sizeof(((shmkit_spawn_body *)0)->reserved) == 44, "size of reserve
 SHMKIT_ASSERT(offsetof(shmkit_spawn_body, message) == 64, "offset of message of shmkit_spawn_body");
 SHMKIT_ASSERT(sizeof(((shmkit_spawn_body *)0)->message) == 1024, "size of message of shmkit_spawn_body");
 
-/* A pool's table of workers. `workers` rows follow. */
+/* A pool's table: the tasks that are under way, and the workers. */
 typedef struct shmkit_pool_body {
-    /* 0: Rows. */
-    SHMKIT_ALIGNED(64) uint32_t workers;
-    /* 4: 1: finish what is queued and end. 2: end now. */
+    /* 0: Task words. */
+    SHMKIT_ALIGNED(64) uint32_t tasks;
+    /* 4: Workers. */
+    uint32_t workers;
+    /* 8: Offset of the task words (`Task`) from the start of this struct. */
+    uint64_t tasks_offset;
+    /* 16: Offset of the `PoolWorker` rows. */
+    uint64_t workers_offset;
+    /* 24: 1 once the workers are to end: the pool is closed and everything done. */
     SHMKIT_ATOMIC(uint32_t) stop;
-    /* 8: Zero. */
-    uint64_t reserved[7];
+    /* 28: Zero. */
+    uint32_t reserved[9];
 } shmkit_pool_body;
 SHMKIT_ASSERT(sizeof(shmkit_pool_body) == 64, "size of shmkit_pool_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_body) == 64, "alignment of shmkit_pool_body");
-SHMKIT_ASSERT(offsetof(shmkit_pool_body, workers) == 0, "offset of workers of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, tasks) == 0, "offset of tasks of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->tasks) == 4, "size of tasks of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, workers) == 4, "offset of workers of shmkit_pool_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->workers) == 4, "size of workers of shmkit_pool_body");
-SHMKIT_ASSERT(offsetof(shmkit_pool_body, stop) == 4, "offset of stop of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, tasks_offset) == 8, "offset of tasks_offset of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->tasks_offset) == 8, "size of tasks_offset of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, workers_offset) == 16, "offset of workers_offset of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->workers_offset) == 8, "size of workers_offset of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, stop) == 24, "offset of stop of shmkit_pool_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->stop) == 4, "size of stop of shmkit_pool_body");
-SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved) == 8, "offset of reserved of shmkit_pool_body");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved) == 56, "size of reserved of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved) == 28, "offset of reserved of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved) == 36, "size of reserved of shmkit_pool_body");
 
-/* What a worker does. Written by that worker only. */
+/* One worker. Written by that worker, and cleared by the pool before it is started. */
 typedef struct shmkit_pool_worker {
-    /* 0: The task it runs, or 0. */
-    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) task;
+    /* 0: Its token, or 0 before it has said. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) token;
+    /* 4: `WORKER_…`. */
+    SHMKIT_ATOMIC(uint32_t) state;
     /* 8: Tasks it has ended. */
     SHMKIT_ATOMIC(uint64_t) done;
-    /* 16: Its process id. */
-    SHMKIT_ATOMIC(uint32_t) pid;
-    /* 20: Zero. */
-    uint32_t reserved[11];
+    /* 16: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[6];
 } shmkit_pool_worker;
 SHMKIT_ASSERT(sizeof(shmkit_pool_worker) == 64, "size of shmkit_pool_worker");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_worker) == 64, "alignment of shmkit_pool_worker");
-SHMKIT_ASSERT(offsetof(shmkit_pool_worker, task) == 0, "offset of task of shmkit_pool_worker");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->task) == 8, "size of task of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, token) == 0, "offset of token of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->token) == 4, "size of token of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, state) == 4, "offset of state of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->state) == 4, "size of state of shmkit_pool_worker");
 SHMKIT_ASSERT(offsetof(shmkit_pool_worker, done) == 8, "offset of done of shmkit_pool_worker");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->done) == 8, "size of done of shmkit_pool_worker");
-SHMKIT_ASSERT(offsetof(shmkit_pool_worker, pid) == 16, "offset of pid of shmkit_pool_worker");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->pid) == 4, "size of pid of shmkit_pool_worker");
-SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 20, "offset of reserved of shmkit_pool_worker");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 44, "size of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 16, "offset of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 48, "size of reserved of shmkit_pool_worker");
 
 #endif

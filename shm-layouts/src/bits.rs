@@ -50,6 +50,16 @@ pub const WORDS: &[Word] = &[
         ],
     },
     Word {
+        name: "Task",
+        doc: "A task of a pool.",
+        bits: 64,
+        fields: &[
+            field("state", 0, 4, "`TASK_…`."),
+            field("owner", 4, 12, "Slot of the worker that runs it, or ran it; 0 otherwise."),
+            field("generation", 32, 32, "Goes up with every task that uses the word."),
+        ],
+    },
+    Word {
         name: "Unit",
         doc: "A heap unit's word.",
         bits: 64,
@@ -108,7 +118,9 @@ pub const WORDS: &[Word] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::{Block, Cell, Entry, ExtentRef, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Slot, Token, Unit};
+    use crate::words::{
+        Block, Cell, Entry, ExtentRef, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Slot, Task, Token, Unit,
+    };
 
     fn mask(word: &str, field: &str) -> u64 {
         let word = WORDS.iter().find(|found| found.name == word).expect("a word of that name");
@@ -142,6 +154,11 @@ mod tests {
         assert_eq!(Entry { state: ONES, ..entry }.pack(), mask("Entry", "state"));
         assert_eq!(Entry { owner: ONES, ..entry }.pack(), mask("Entry", "owner"));
         assert_eq!(Entry { version: ONES, ..entry }.pack(), mask("Entry", "version"));
+
+        let task = Task::unpack(0);
+        assert_eq!(Task { state: ONES, ..task }.pack(), mask("Task", "state"));
+        assert_eq!(Task { owner: ONES, ..task }.pack(), mask("Task", "owner"));
+        assert_eq!(Task { generation: ONES, ..task }.pack(), mask("Task", "generation"));
 
         let unit = Unit::unpack(0);
         assert_eq!(Unit { len: ONES, ..unit }.pack(), mask("Unit", "len"));
@@ -182,6 +199,7 @@ mod tests {
             word.fields.iter().fold(0, |mask, field| mask | field.mask())
         };
         assert_eq!(Entry::unpack(u64::MAX).pack(), all("Entry"));
+        assert_eq!(Task::unpack(u64::MAX).pack(), all("Task"));
         assert_eq!(Unit::unpack(u64::MAX).pack(), all("Unit"));
         assert_eq!(Cell::unpack(u64::MAX).pack(), all("Cell"));
         assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
@@ -194,6 +212,7 @@ mod tests {
         for _ in 0..10_000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             assert_eq!(Entry::unpack(Entry::unpack(seed).pack()), Entry::unpack(seed));
+            assert_eq!(Task::unpack(Task::unpack(seed).pack()), Task::unpack(seed));
             assert_eq!(Unit::unpack(Unit::unpack(seed).pack()), Unit::unpack(seed));
             assert_eq!(Cell::unpack(Cell::unpack(seed).pack()), Cell::unpack(seed));
             assert_eq!(Slot::unpack(Slot::unpack(seed).pack()), Slot::unpack(seed));

@@ -247,25 +247,31 @@ layout! {
         64 => message: [AtomicU64; 128],
     }
 
-    /// A pool's table of workers. `workers` rows follow.
+    /// A pool's table: the tasks that are under way, and the workers.
     struct PoolBody: 64 bytes, aligned 64 {
-        /// Rows.
-        0 => workers: u32,
-        /// 1: finish what is queued and end. 2: end now.
-        4 => stop: AtomicU32,
+        /// Task words.
+        0 => tasks: u32,
+        /// Workers.
+        4 => workers: u32,
+        /// Offset of the task words ([`crate::words::Task`]) from the start of this struct.
+        8 => tasks_offset: u64,
+        /// Offset of the `PoolWorker` rows.
+        16 => workers_offset: u64,
+        /// 1 once the workers are to end: the pool is closed and everything done.
+        24 => stop: AtomicU32,
         /// Zero.
-        8 => reserved: [u64; 7],
+        28 => reserved: [u32; 9],
     }
 
-    /// What a worker does. Written by that worker only.
+    /// One worker. Written by that worker, and cleared by the pool before it is started.
     struct PoolWorker: 64 bytes, aligned 64 {
-        /// The task it runs, or 0.
-        0 => task: AtomicU64,
+        /// Its token, or 0 before it has said.
+        0 => token: AtomicU32,
+        /// `WORKER_…`.
+        4 => state: AtomicU32,
         /// Tasks it has ended.
         8 => done: AtomicU64,
-        /// Its process id.
-        16 => pid: AtomicU32,
         /// Zero.
-        20 => reserved: [u32; 11],
+        16 => reserved: [AtomicU64; 6],
     }
 }

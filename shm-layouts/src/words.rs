@@ -37,6 +37,18 @@ constants! { CONSTANTS:
     UNIT_HELD: u64 = 1;
     /// Heap unit: the head of an extent that belongs to an object.
     UNIT_COMMITTED: u64 = 2;
+    /// Task: nobody's.
+    TASK_FREE: u32 = 0;
+    /// Task: waits for a worker.
+    TASK_QUEUED: u32 = 1;
+    /// Task: a worker runs it.
+    TASK_RUNNING: u32 = 2;
+    /// Task: its worker died.
+    TASK_LOST: u32 = 3;
+    /// Worker: has not said that it is ready.
+    WORKER_STARTING: u32 = 0;
+    /// Worker: takes tasks.
+    WORKER_READY: u32 = 1;
     /// Reference cell: free.
     CELL_NONE: u64 = 0;
     /// Reference cell: a process.
@@ -89,6 +101,28 @@ impl Entry {
     /// The same entry one version on, in `state`, owned by `owner`.
     pub const fn next(self, state: u32, owner: u32) -> Entry {
         Entry { state, owner, version: self.version.wrapping_add(1) }
+    }
+}
+
+/// A task of a pool: `generation:32 | unused:16 | own:12 | st:4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// `TASK_…`.
+    pub state: u32,
+    /// Slot of the worker that runs it, or ran it; 0 otherwise.
+    pub owner: u32,
+    /// Goes up with every task that uses the word.
+    pub generation: u32,
+}
+
+impl Task {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Task {
+        Task { state: (word & 0xF) as u32, owner: ((word >> 4) & 0xFFF) as u32, generation: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.generation as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.state & 0xF) as u64
     }
 }
 

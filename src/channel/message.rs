@@ -237,7 +237,20 @@ impl Port {
     /// Decodes the message in a taken block and releases the block.
     #[inline]
     pub(super) fn receive<T: DeserializeOwned>(&self, claimed: Claimed) -> Result<T> {
+        self.receive_with(claimed, false, codec::decode)?.map_err(unreadable)
+    }
+
+    /// Gives tag and bytes of the message in a taken block to `read`, and releases the block: afterwards if it is to be held,
+    /// or holds handles that `read` adopts.
+    #[inline]
+    pub(super) fn receive_with<R>(
+        &self,
+        claimed: Claimed,
+        hold: bool,
+        read: impl FnOnce(u32, &[u8]) -> R,
+    ) -> Result<R> {
         let found = self.found(claimed)?;
+        let hold = hold || found.has_handles;
         let mut small = [const { MaybeUninit::<u8>::uninit() }; SMALL];
         let large: Vec<u8>;
         let bytes = if found.len <= SMALL {
@@ -251,15 +264,15 @@ impl Port {
             &large[..]
         };
         failpoint!("queue.copied");
-        if !found.has_handles {
+        if !hold {
             self.release(claimed, found.is_long, false);
         }
-        let value = codec::decode(found.tag, bytes);
-        if found.has_handles {
+        let value = read(found.tag, bytes);
+        if hold {
             failpoint!("queue.decoded");
-            self.release(claimed, found.is_long, true);
+            self.release(claimed, found.is_long, found.has_handles);
         }
-        value.map_err(|why| unreadable(why))
+        Ok(value)
     }
 
     /// The bytes of the message in a taken block, which is released.

@@ -187,6 +187,29 @@ impl<T> Queue<T> {
     }
 }
 
+/// For those who build on a queue of messages whose types differ.
+impl<T> Queue<T> {
+    /// The same queue, for messages of another type.
+    pub(crate) fn retyped<U>(&self) -> Queue<U> {
+        Queue { port: self.port.clone(), _messages: PhantomData }
+    }
+
+    /// Gives the bytes of the next message to `read`, which runs while the message is still this process's: if it dies in there,
+    /// the message is delivered again. `None` when there is nothing left and `is_over` says that one need not wait.
+    pub(crate) fn read_with<R>(&self, is_over: impl Fn() -> bool, read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        match self.port.take(Patience::ENDLESS, is_over) {
+            Ok(claimed) => self.port.receive_with(claimed, true, |_, bytes| read(bytes)).map(Some),
+            Err(Error::Channel(ChannelError::EndOfFile)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets everybody who waits for a message look at what `is_over` says.
+    pub(crate) fn wake(&self) {
+        crate::segment::wait::publish_all(self.port.ring.not_empty());
+    }
+}
+
 impl<T: Serialize> Queue<T> {
     fn put_with(&self, value: &T, patience: Patience) -> Result<()> {
         self.port.expect_room(patience)?;

@@ -1,6 +1,6 @@
 //! [`Builder`]: a process that is not started yet.
 
-use super::child::Process;
+use super::child::{ExitStatus, Process};
 use super::current;
 use super::entry;
 use super::record::{Record, Task};
@@ -24,7 +24,11 @@ pub struct Builder<F, A = ()> {
     prefix: &'static str,
     name: Option<String>,
     daemon: Option<bool>,
+    on_end: Option<OnEnd>,
 }
+
+/// What is told of a child's end.
+pub(crate) type OnEnd = Box<dyn FnOnce(&ExitStatus) + Send>;
 
 impl Process {
     /// A process that will run `target`: a function, or a closure that captures nothing. What it needs is given with
@@ -50,7 +54,7 @@ impl Process {
     #[allow(clippy::new_ret_no_self, reason = "reads as what it makes: `Process::new(f).args((…)).start()`")]
     pub fn new<F: Copy + Send + 'static>(target: F) -> Builder<F> {
         const { assert_no_captures::<F>() };
-        Builder { target, arguments: (), prefix: "Process", name: None, daemon: None }
+        Builder { target, arguments: (), prefix: "Process", name: None, daemon: None, on_end: None }
     }
 
     /// A process that will call `worker.run()`: see [`Run`].
@@ -68,8 +72,8 @@ impl<F, A> Builder<F, A> {
     where
         F: Target<B>,
     {
-        let Builder { target, prefix, name, daemon, .. } = self;
-        Builder { target, arguments, prefix, name, daemon }
+        let Builder { target, prefix, name, daemon, on_end, .. } = self;
+        Builder { target, arguments, prefix, name, daemon, on_end }
     }
 
     /// The name it is shown with; `Process-1` and so on by default, `Process-1:2` for the second child of the first.
@@ -85,6 +89,13 @@ impl<F, A> Builder<F, A> {
         self
     }
 
+    /// Has `told` called at the child's end, after it was reaped and what it left was repaired, by the thread that does so:
+    /// it must not block and not start processes.
+    pub(crate) fn on_end(mut self, told: OnEnd) -> Self {
+        self.on_end = Some(told);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -95,7 +106,7 @@ impl<F, A> Builder<F, A> {
         F: Target<A, Outcome: Outcome>,
         A: Serialize + DeserializeOwned + Send + 'static,
     {
-        let Builder { arguments, prefix, name, daemon, .. } = self;
+        let Builder { arguments, prefix, name, daemon, on_end, .. } = self;
         let identity = current::next_child();
         let name = name.unwrap_or_else(|| format!("{prefix}-{identity}"));
         let refused = |why: String| Error::from(ProcessError::Start { name: name.clone(), why });
@@ -120,7 +131,7 @@ impl<F, A> Builder<F, A> {
             name: name.clone(),
         };
         let plan = plan(&greeting).map_err(|why| refused(why.to_owned()))?;
-        spawner::start(Request { name, daemon, plan, session, record, arguments: Box::new(arguments) })
+        spawner::start(Request { name, daemon, plan, session, record, arguments: Box::new(arguments), on_end })
     }
 }
 

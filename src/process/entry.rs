@@ -209,7 +209,8 @@ fn run(work: Work) -> Report {
     }
 }
 
-fn describe(info: &PanicHookInfo<'_>) -> String {
+/// What a panic said, and where.
+pub(crate) fn describe(info: &PanicHookInfo<'_>) -> String {
     let message = text(info.payload());
     info.location().map_or_else(|| format!("panicked: {message}"), |place| format!("panicked at {place}: {message}"))
 }

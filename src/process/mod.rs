@@ -46,7 +46,9 @@ mod target;
 pub use builder::Builder;
 pub use child::{ExitStatus, Process};
 pub use current::{CurrentProcess, ParentProcess, active_children, cpu_count, current_process, parent_process};
+pub(crate) use entry::describe as describe_panic;
 pub(crate) use record::KIND;
+pub(crate) use target::assert_no_captures;
 pub use target::{Outcome, Run, Target};
 
 use std::fmt;

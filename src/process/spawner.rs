@@ -10,6 +10,7 @@
 //! descriptor a child has ended → reap, recover, read its message, drop the record, tell who joins
 //! ```
 
+use super::builder::OnEnd;
 use super::child::{ExitStatus, Inner, Process};
 use super::record::Record;
 use crate::error::{ProcessError, Result};
@@ -35,6 +36,7 @@ pub(super) struct Request {
     pub record: Record,
     /// The arguments, which keep alive what they name until the child has references of its own.
     pub arguments: Box<dyn Any + Send>,
+    pub on_end: Option<OnEnd>,
 }
 
 struct Order {
@@ -106,6 +108,7 @@ struct Watched {
     inner: Arc<Inner>,
     record: Record,
     arguments: Option<Box<dyn Any + Send>>,
+    on_end: Option<OnEnd>,
 }
 
 struct Worker {
@@ -147,7 +150,7 @@ impl Worker {
     }
 
     fn start(&mut self, request: Request) -> Result<Arc<Inner>, SysError> {
-        let Request { name, daemon, plan, session, record, arguments } = request;
+        let Request { name, daemon, plan, session, record, arguments, on_end } = request;
         let pid = spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?;
         failpoint!("spawn.started");
         let key = self.next_key;
@@ -156,7 +159,7 @@ impl Worker {
         let inner = Arc::new(Inner::new(name, pid, daemon, pidfd));
         locked(&CHILDREN).push(Arc::clone(&inner));
         self.next_key += 1;
-        self.watched.insert(key, Watched { inner: Arc::clone(&inner), record, arguments: Some(arguments) });
+        self.watched.insert(key, Watched { inner: Arc::clone(&inner), record, arguments: Some(arguments), on_end });
         Ok(inner)
     }
 
@@ -164,7 +167,7 @@ impl Worker {
         let Some(child) = self.watched.get(&key) else { return };
         let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
         self.watch.remove(child.inner.pidfd.as_fd());
-        let Some(Watched { inner, record, arguments }) = self.watched.remove(&key) else { return };
+        let Some(Watched { inner, record, arguments, on_end }) = self.watched.remove(&key) else { return };
         if !recover(inner.pid) {
             self.unburied.push((inner.pid, 0));
         }
@@ -172,7 +175,10 @@ impl Worker {
         discard(arguments);
         drop(record);
         locked(&CHILDREN).retain(|child| !Arc::ptr_eq(child, &inner));
-        inner.set_end(status);
+        inner.set_end(status.clone());
+        if let Some(told) = on_end {
+            told(&status);
+        }
     }
 }
 

@@ -163,7 +163,7 @@ where
 }
 
 /// Refuses, at compile time, a target that would have to travel itself.
-pub(super) const fn assert_no_captures<F>() {
+pub(crate) const fn assert_no_captures<F>() {
     assert!(
         size_of::<F>() == 0,
         "a process's target must be a function or a closure that captures nothing: pass what it needs with `args`, and name the function itself instead of a `fn` pointer"

@@ -315,6 +315,17 @@ impl Attachment {
         Token::new(slot, generation) != token || self.is_slot_dead(slot)
     }
 
+    /// Whether the participant that `token` names is gone and what it left is repaired.
+    pub(crate) fn is_recovered(&self, token: Token) -> bool {
+        let slot = token.slot();
+        slot >= self.geometry.max_participants || {
+            let participant = self.participant(slot);
+            // Acquire pairs with the release of recovery's last stores.
+            let generation = atomic!(participant, generation).load(Ordering::Acquire);
+            Token::new(slot, generation) != token
+        }
+    }
+
     /// Who a token is, for messages.
     pub(crate) fn holder(&self, token: Token) -> Option<Holder> {
         let slot = token.slot();

@@ -10,6 +10,12 @@ pub(crate) fn is_privileged() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// From now on this process does not notice an interrupt from the terminal.
+pub(crate) fn ignore_interrupts() {
+    // SAFETY: SIG_IGN is a valid disposition; no handler is installed.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+}
+
 /// Inode number of this process's PID namespace; 0 where `/proc` is not mounted.
 pub(crate) fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.st_ino())
