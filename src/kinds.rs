@@ -50,6 +50,7 @@ pub(crate) fn find(kind: u32) -> Option<&'static Kind> {
         KIND_SPAWN => Some(&crate::process::KIND),
         KIND_QUEUE => Some(&crate::channel::queue::KIND),
         KIND_POD_QUEUE => Some(&crate::channel::pod::KIND),
+        KIND_CONNECTION => Some(&crate::channel::connection::KIND),
         _ => None,
     }
 }

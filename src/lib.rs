@@ -8,7 +8,7 @@
 //! | workers that run functions | [`Pool`] |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one value, many values | [`Value`], [`Array`] |
-//! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied |
+//! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
 //!
@@ -32,7 +32,7 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
-pub use channel::{Loan, Message, PodQueue, Queue, Received};
+pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, pipe};
 pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};

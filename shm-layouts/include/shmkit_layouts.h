@@ -717,11 +717,11 @@ SHMKIT_ASSERT(sizeof(((shmkit_block_meta *)0)->tag) == 4, "size of tag of shmkit
 SHMKIT_ASSERT(offsetof(shmkit_block_meta, flags) == 12, "offset of flags of shmkit_block_meta");
 SHMKIT_ASSERT(sizeof(((shmkit_block_meta *)0)->flags) == 4, "size of flags of shmkit_block_meta");
 
-/* Two queues, one for each direction. */
+/* One queue of messages for each direction. */
 typedef struct shmkit_connection_body {
-    /* 0: Offset from the body's start of the `QueueBody` from the first end to the second. */
+    /* 0: Offset from the start of this struct of the `QueueBody` from the first end to the second; 0 if there is none. */
     SHMKIT_ALIGNED(64) uint64_t first;
-    /* 8: Offset of the other one. */
+    /* 8: Offset of the `QueueBody` from the second end to the first. */
     uint64_t second;
     /* 16: 1 if messages go both ways; 0 if only from the second end to the first. */
     uint32_t duplex;

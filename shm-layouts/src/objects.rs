@@ -158,11 +158,11 @@ layout! {
         12 => flags: AtomicU32,
     }
 
-    /// Two queues, one for each direction.
+    /// One queue of messages for each direction.
     struct ConnectionBody: 64 bytes, aligned 64 {
-        /// Offset from the body's start of the `QueueBody` from the first end to the second.
+        /// Offset from the start of this struct of the `QueueBody` from the first end to the second; 0 if there is none.
         0 => first: u64,
-        /// Offset of the other one.
+        /// Offset of the `QueueBody` from the second end to the first.
         8 => second: u64,
         /// 1 if messages go both ways; 0 if only from the second end to the first.
         16 => duplex: u32,

@@ -15,7 +15,7 @@ use super::codec;
 use super::port::Port;
 use super::ring::Claimed;
 use crate::error::{ChannelError, Error, Result};
-use crate::segment::object::{Carrier, sending};
+use crate::segment::object::{Carrier, sending, take_refusal};
 use crate::segment::{Attachment, atomic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -115,7 +115,7 @@ impl Port {
             Ok((tag, output)) => self.finish(written, tag, &output),
             Err(why) => {
                 self.abandon(written);
-                Err(ChannelError::Codec { action: "write", why }.into())
+                Err(refusal("write", why))
             }
         }
     }
@@ -237,7 +237,7 @@ impl Port {
     /// Decodes the message in a taken block and releases the block.
     #[inline]
     pub(super) fn receive<T: DeserializeOwned>(&self, claimed: Claimed) -> Result<T> {
-        self.receive_with(claimed, false, codec::decode)?.map_err(unreadable)
+        self.receive_with(claimed, false, codec::decode)?.map_err(|why| refusal("read", why))
     }
 
     /// Gives tag and bytes of the message in a taken block to `read`, and releases the block: afterwards if it is to be held,
@@ -313,8 +313,10 @@ impl Found {
     }
 }
 
-fn unreadable(why: String) -> Error {
-    ChannelError::Codec { action: "read", why }.into()
+/// What serde said; or, since postcard drops the words of others, what a handle had against it.
+#[cold]
+fn refusal(action: &'static str, why: String) -> Error {
+    take_refusal().unwrap_or(ChannelError::Codec { action, why }.into())
 }
 
 /// Destroys what only a message kept alive that is gone now.

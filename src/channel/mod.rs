@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | [`PodQueue`] | plain-data elements, written and read in place | any number of producers and consumers |
 //! | [`Queue`] | serde values of any size | any number of producers and consumers |
+//! | [`Connection`] | serde values or bytes, of any size, both ways | two, each held by any number of processes |
 //!
 //! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
 //! * `port`: waiting at a ring. `message`, `codec`: how a value lies in a block.
 
 mod codec;
+pub(crate) mod connection;
 mod message;
 pub(crate) mod pod;
 mod port;
@@ -16,5 +18,6 @@ pub(crate) mod queue;
 mod recovery;
 mod ring;
 
+pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
 pub use queue::{Message, Queue, QueueOptions};

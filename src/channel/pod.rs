@@ -108,7 +108,7 @@ impl<T: Element> Shared for PodQueue<T> {
         if (ring.stride() as u64) < stride::<T>() {
             return Err(ring.corrupt("stride of a queue", ring.stride() as u64));
         }
-        Ok(PodQueue { port: Port { object, ring, first_id: 0, what: "queue" }, _elements: PhantomData })
+        Ok(PodQueue { port: Port { object, ring, first_id: 0, peer: None, what: "queue" }, _elements: PhantomData })
     }
     fn object(&self) -> &Object {
         &self.port.object
@@ -261,7 +261,7 @@ impl<T: Element> PodQueue<T> {
     #[inline]
     fn recv_with(&self, patience: Patience) -> Result<Received<'_, T>> {
         let owner = self.port.me()?;
-        Ok(Received { queue: self, claimed: self.port.take(patience, || false)?, owner })
+        Ok(Received { queue: self, claimed: self.port.take(patience)?, owner })
     }
 
     /// The next element, waiting while there is none. It is read where it lies, and its room goes back when it is dropped.

@@ -32,6 +32,8 @@ pub(super) struct Port {
     pub(super) ring: Ring,
     /// What a reference cell adds to a block's index to mean a block of this ring.
     pub(super) first_id: u32,
+    /// The role of those at the other side; where there is none, the ring is open until it is closed.
+    pub(super) peer: Option<u32>,
     /// What it is called in messages.
     pub(super) what: &'static str,
 }
@@ -64,6 +66,19 @@ impl Port {
         ChannelError::Closed { what: self.what }.into()
     }
 
+    /// Whether nobody is left at the other side.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.peer.is_some_and(|role| !self.object.is_held_as(role))
+    }
+
+    /// Whether messages are still taken, and somebody is there to take them.
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.ring.is_closed() {
+            return Err(self.closed());
+        }
+        if self.is_deserted() { Err(ChannelError::BrokenPipe.into()) } else { Ok(()) }
+    }
+
     #[inline]
     fn wait<R>(
         &self,
@@ -84,7 +99,8 @@ impl Port {
     pub(super) fn claim(&self, patience: Patience) -> Result<Claimed> {
         let me = self.me()?;
         let claimed = self.wait(self.ring.block_free(), patience, || {
-            if self.ring.is_closed() { Err(self.closed()) } else { Ok(self.ring.claim(me)) }
+            self.check_open()?;
+            Ok(self.ring.claim(me))
         })?;
         claimed.ok_or_else(|| self.full())
     }
@@ -94,8 +110,7 @@ impl Port {
     pub(super) fn enqueue(&self, claimed: Claimed, patience: Patience) -> Result<()> {
         let done = self.wait(self.ring.not_full(), patience, || match self.ring.enqueue(claimed)? {
             Put::Done => Ok(Some(())),
-            Put::Full if self.ring.is_closed() => Err(self.closed()),
-            Put::Full => Ok(None),
+            Put::Full => self.check_open().map(|()| None),
             Put::Closed => Err(self.closed()),
         })?;
         done.ok_or_else(|| self.full())
@@ -108,7 +123,8 @@ impl Port {
             return Ok(());
         }
         let room = self.wait(self.ring.not_full(), patience, || {
-            if self.ring.is_closed() { Err(self.closed()) } else { Ok(self.ring.has_room().then_some(())) }
+            self.check_open()?;
+            Ok(self.ring.has_room().then_some(()))
         })?;
         room.ok_or_else(|| self.full())
     }
@@ -120,11 +136,11 @@ impl Port {
         }
     }
 
-    /// The next message. `is_over` is asked when there is none: whether nobody can put one any more.
+    /// The next message.
     #[inline]
-    pub(super) fn take(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<Claimed> {
+    pub(super) fn take(&self, patience: Patience) -> Result<Claimed> {
         let me = self.me()?;
-        self.take_with(patience, is_over, || self.ring.dequeue(me))
+        self.take_with(patience, || self.ring.dequeue(me))
     }
 
     /// The next messages, up to `most`.
@@ -132,18 +148,13 @@ impl Port {
         let me = self.me()?;
         let mut taken = Vec::new();
         if most > 0 {
-            self.take_with(patience, || false, || self.ring.dequeue_many(me, most, &mut taken))?;
+            self.take_with(patience, || self.ring.dequeue_many(me, most, &mut taken))?;
         }
         Ok(taken)
     }
 
     #[inline]
-    fn take_with(
-        &self,
-        patience: Patience,
-        is_over: impl Fn() -> bool,
-        mut dequeue: impl FnMut() -> Result<Taken>,
-    ) -> Result<Claimed> {
+    fn take_with(&self, patience: Patience, mut dequeue: impl FnMut() -> Result<Taken>) -> Result<Claimed> {
         let mut look = || -> Result<Option<Claimed>> {
             match dequeue()? {
                 Taken::Block(claimed) => Ok(Some(claimed)),
@@ -155,7 +166,7 @@ impl Port {
             if let Some(claimed) = look()? {
                 return Ok(Some(claimed));
             }
-            if !is_over() {
+            if !self.is_deserted() {
                 return Ok(None);
             }
             // What was put before they were gone is still received.
@@ -165,5 +176,11 @@ impl Port {
             }
         })?;
         taken.ok_or_else(|| self.empty())
+    }
+
+    /// Waits until there is a message, or nobody is left to send one; false when the time is up.
+    pub(super) fn poll(&self, patience: Patience) -> Result<bool> {
+        let look = || Ok((self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()).then_some(()));
+        Ok(self.wait(self.ring.not_empty(), patience, look)?.is_some())
     }
 }

@@ -105,7 +105,7 @@ impl<T> Shared for Queue<T> {
         if !ring.has_extents() {
             return Err(ring.corrupt("queue without extents", 0));
         }
-        Ok(Queue { port: Port { object, ring, first_id: 0, what: "queue" }, _messages: PhantomData })
+        Ok(Queue { port: Port { object, ring, first_id: 0, peer: None, what: "queue" }, _messages: PhantomData })
     }
     fn object(&self) -> &Object {
         &self.port.object
@@ -317,7 +317,7 @@ impl<T: Serialize> Queue<T> {
 
 impl<T: DeserializeOwned> Queue<T> {
     fn get_with(&self, patience: Patience) -> Result<Message<T>> {
-        let claimed = self.port.take(patience, || false)?;
+        let claimed = self.port.take(patience)?;
         Ok(Message { value: self.port.receive(claimed)?, redelivered: claimed.deliveries() })
     }
 

@@ -323,6 +323,19 @@ pub(crate) enum Carrier {
 
 thread_local! {
     static CARRIER: RefCell<Option<(Carrier, bool)>> = const { RefCell::new(None) };
+    static REFUSED: RefCell<Option<crate::Error>> = const { RefCell::new(None) };
+}
+
+/// Why a handle could not be written or read, since the last time this was asked: serde formats drop the reason.
+pub(crate) fn take_refusal() -> Option<crate::Error> {
+    REFUSED.with(|refused| refused.borrow_mut().take())
+}
+
+/// Keeps the reason for [`take_refusal`] and gives its text.
+fn refuse(error: crate::Error) -> String {
+    let text = error.to_string();
+    REFUSED.with(|refused| *refused.borrow_mut() = Some(error));
+    text
 }
 
 /// Runs `serialize` with handles allowed, carried by `carrier`. Tells whether there were any.
@@ -369,7 +382,7 @@ pub(crate) fn serialize<S: serde::Serializer>(object: &Object, serializer: S) ->
                 Carrier::Block { .. } => Err(SegmentError::HandleOutsideSend.into()),
             }
         })
-        .map_err(serde::ser::Error::custom)?;
+        .map_err(|error| serde::ser::Error::custom(refuse(error)))?;
     let place = match &attachment.place {
         Place::Named(name) => TicketPlace::Named(name.clone()),
         Place::Anonymous(_) => {
@@ -384,7 +397,7 @@ pub(crate) fn serialize<S: serde::Serializer>(object: &Object, serializer: S) ->
 /// A handle from a serde value: attaches the segment if this process has not yet.
 pub(crate) fn deserialize<'de, S: Shared, D: serde::Deserializer<'de>>(deserializer: D) -> Result<S, D::Error> {
     let ticket = Ticket::deserialize(deserializer)?;
-    redeem(&ticket).map_err(serde::de::Error::custom)
+    redeem(&ticket).map_err(|error| serde::de::Error::custom(refuse(error)))
 }
 
 fn redeem<S: Shared>(ticket: &Ticket) -> Result<S> {
