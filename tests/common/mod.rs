@@ -3,7 +3,7 @@
 //! A file lists its roles with [`roles!`], starts one with [`start`], and talks with it by lines of text.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,9 +50,15 @@ pub struct Child {
 
 /// Starts this program in a role.
 pub fn start(role: &str, arguments: &[&str]) -> Child {
+    start_with(role, arguments, &[])
+}
+
+/// Starts this program in a role, with more in its environment.
+pub fn start_with(role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .env(ROLE, role)
         .env(ARGUMENTS, arguments.join("\u{1f}"))
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -77,6 +83,13 @@ impl Child {
         assert!(line.ends_with('\n'), "the child ended without a word");
         line.truncate(line.len() - 1);
         line
+    }
+
+    /// All that is still said, until the last process that could say something is gone.
+    pub fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("a pipe");
+        rest
     }
 
     /// Waits until the child says `word`.
