@@ -140,7 +140,13 @@ impl Port {
     #[inline]
     pub(super) fn take(&self, patience: Patience) -> Result<Claimed> {
         let me = self.me()?;
-        self.take_with(patience, || self.ring.dequeue(me))
+        self.take_with(patience, || self.is_deserted(), || self.ring.dequeue(me))
+    }
+
+    /// The next message, or `EndOfFile` when there is none and `is_over` says that one need not wait.
+    pub(super) fn take_unless(&self, is_over: impl Fn() -> bool) -> Result<Claimed> {
+        let me = self.me()?;
+        self.take_with(Patience::ENDLESS, is_over, || self.ring.dequeue(me))
     }
 
     /// The next messages, up to `most`.
@@ -148,13 +154,18 @@ impl Port {
         let me = self.me()?;
         let mut taken = Vec::new();
         if most > 0 {
-            self.take_with(patience, || self.ring.dequeue_many(me, most, &mut taken))?;
+            self.take_with(patience, || self.is_deserted(), || self.ring.dequeue_many(me, most, &mut taken))?;
         }
         Ok(taken)
     }
 
     #[inline]
-    fn take_with(&self, patience: Patience, mut dequeue: impl FnMut() -> Result<Taken>) -> Result<Claimed> {
+    fn take_with(
+        &self,
+        patience: Patience,
+        is_over: impl Fn() -> bool,
+        mut dequeue: impl FnMut() -> Result<Taken>,
+    ) -> Result<Claimed> {
         let mut look = || -> Result<Option<Claimed>> {
             match dequeue()? {
                 Taken::Block(claimed) => Ok(Some(claimed)),
@@ -166,7 +177,7 @@ impl Port {
             if let Some(claimed) = look()? {
                 return Ok(Some(claimed));
             }
-            if !self.is_deserted() {
+            if !is_over() {
                 return Ok(None);
             }
             // What was put before they were gone is still received.

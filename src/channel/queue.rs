@@ -197,7 +197,7 @@ impl<T> Queue<T> {
     /// Gives the bytes of the next message to `read`, which runs while the message is still this process's: if it dies in there,
     /// the message is delivered again. `None` when there is nothing left and `is_over` says that one need not wait.
     pub(crate) fn read_with<R>(&self, is_over: impl Fn() -> bool, read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        match self.port.take(Patience::ENDLESS, is_over) {
+        match self.port.take_unless(is_over) {
             Ok(claimed) => self.port.receive_with(claimed, true, |_, bytes| read(bytes)).map(Some),
             Err(Error::Channel(ChannelError::EndOfFile)) => Ok(None),
             Err(error) => Err(error),
