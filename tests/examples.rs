@@ -1,0 +1,63 @@
+//! The examples, as a user runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// `cargo test` builds the examples beside the tests.
+fn example(name: &str, arguments: &[&str]) -> Output {
+    let tests = std::env::current_exe().unwrap();
+    let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    Command::new(&program).args(arguments).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn the_tour_checks_every_section() {
+    let text = said(&example("tour", &[]));
+    assert_eq!(text.lines().last(), Some("tour: 12 of 12 sections ok"), "{text}");
+}
+
+/// Lines, words and bytes as the system's `wc` counts them in the C locale.
+fn wc(files: &[PathBuf]) -> Option<[u64; 3]> {
+    let output = Command::new("wc").env("LC_ALL", "C").args(files).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = text.lines().last()?.split_whitespace().map_while(|number| number.parse().ok());
+    Some([numbers.next()?, numbers.next()?, numbers.next()?])
+}
+
+fn files_under(path: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(path).unwrap().flatten() {
+        if entry.path().is_dir() { files_under(&entry.path(), files) } else { files.push(entry.path()) }
+    }
+}
+
+#[test]
+fn wordcount_agrees_with_wc_and_with_itself_whoever_is_killed() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let path = source.to_str().unwrap();
+    let alone = said(&example("wordcount", &["--alone", path]));
+    let figures = alone.lines().next().unwrap();
+    for arguments in [&[path][..], &["--workers", "3", path], &["--kill", path]] {
+        let together = said(&example("wordcount", arguments));
+        assert!(together.lines().any(|line| line == figures), "{arguments:?}: {together} instead of {figures}");
+    }
+    let mut files = Vec::new();
+    files_under(&source, &mut files);
+    if let Some([lines, words, bytes]) = wc(&files) {
+        assert_eq!(figures, format!("{lines} {words} {bytes} {}", files.len()));
+    }
+    assert!(!example("wordcount", &["/no/such/path"]).status.success());
+}
+
+#[test]
+fn the_camera_copies_nothing() {
+    let name = format!("test-camera-{}", std::process::id());
+    let text = said(&example("camera", &["--frames", "12", "--name", &name]));
+    assert!(text.ends_with("every frame was whole, none was copied\n"), "{text}");
+    assert!(!Path::new(&format!("/dev/shm/shmkit.{name}")).exists());
+}
