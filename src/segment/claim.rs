@@ -102,7 +102,7 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
     let token = attachment.token()?;
     // Who has slept cannot know whether he was the only one: he leaves the mark for the next.
     let contended = if slept { MUTEX_CONTENDED } else { 0 };
-    let mut once = || match attempt(word, token, contended) {
+    let once = || match attempt(word, token, contended) {
         Attempt::Got(how) => Ok(Some(how)),
         Attempt::Poisoned => Err(SyncError::Poisoned.into()),
         Attempt::Held(seen) if is_impossible(attachment, seen) => {
@@ -110,7 +110,10 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
         }
         Attempt::Held(_) => Ok(None),
     };
-    if slept { once() } else { wait::spin(&Deadline::NEVER, once) }
+    match once()? {
+        None if !slept => wait::spin(&Deadline::NEVER, once),
+        taken => Ok(taken),
+    }
 }
 
 /// Whether a word that is not free names nobody there can be.
