@@ -6,7 +6,7 @@ use shmkit::{Error, Event, Lock, LockError, Mutex, RLock, Segment, Semaphore, Sy
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-roles!(holder, counts, sets, releases);
+roles!(holder, counts, sets, releases, on_one_cpu);
 
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -287,4 +287,27 @@ fn a_handle_is_no_value_outside_a_send() {
     let lock = Lock::new().unwrap();
     let error = postcard::to_stdvec(&lock).unwrap_err();
     assert!(matches!(error, postcard::Error::SerdeSerCustom), "{error}");
+}
+
+/// Uses locks where spinning is of no use.
+fn on_one_cpu(arguments: &[String]) {
+    // SAFETY: the set is plain data, and sched_setaffinity reads it only.
+    let pinned = unsafe {
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(libc::sched_getcpu() as usize, &mut one);
+        libc::sched_setaffinity(0, size_of_val(&one), &one)
+    };
+    assert_eq!(pinned, 0);
+    let segment = shmkit::Segment::open(&arguments[0]).unwrap();
+    let own = segment.mutex::<u64>("own").initial(1).create().unwrap();
+    *own.lock().unwrap() += 1;
+    *segment.mutex::<u64>("shared").open().unwrap().lock().unwrap() += 1;
+}
+
+#[test]
+fn a_process_on_one_cpu_gets_its_locks_without_a_spin() {
+    let segment = common::named("one-cpu");
+    let shared = segment.mutex::<u64>("shared").create().unwrap();
+    common::start("on_one_cpu", &[&segment.name]).succeeded();
+    assert_eq!((*shared.lock().unwrap(), *segment.mutex::<u64>("own").open().unwrap().lock().unwrap()), (1, 2));
 }

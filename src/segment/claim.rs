@@ -110,7 +110,10 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
         }
         Attempt::Held(_) => Ok(None),
     };
-    if slept { once() } else { wait::spin(&Deadline::NEVER, once) }
+    match once()? {
+        None if !slept => wait::spin(&Deadline::NEVER, once),
+        taken => Ok(taken),
+    }
 }
 
 /// Whether a word that is not free names nobody there can be.
