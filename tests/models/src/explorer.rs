@@ -5,7 +5,7 @@
 //! model says what one step is, and one step is one load, one store or one compare-and-swap of a shared word.
 //! What weak memory may do on top of that is the business of other tests.
 //!
-//! * States are stored whole, as plain bytes ([`NoUninit`]): two different states are never taken for one.
+//! * States are stored whole, as plain bytes ([`IntoBytes`]): two different states are never taken for one.
 //! * Breadth first, so that the trace of a violation is as short as it can be.
 //! * A *step* is what a process does by itself. An *event* is what happens to it: a kill, a new process in the place of a
 //!   dead one. A state without a step is *at rest*, whatever events could still come: nobody may be left
@@ -14,7 +14,7 @@
 
 use std::fmt::{self, Debug};
 
-use bytemuck::NoUninit;
+use zerocopy::{Immutable, IntoBytes};
 
 /// What a model says when a rule is broken.
 pub type Broken = &'static str;
@@ -22,7 +22,7 @@ pub type Broken = &'static str;
 /// An algorithm, as the explorer sees it.
 pub trait Model {
     /// One state of all shared words and of all processes. Plain bytes, so that it can be hashed and compared as such.
-    type State: NoUninit + Debug;
+    type State: Copy + IntoBytes + Immutable + Debug;
 
     /// The states in which the system may start.
     fn initial(&self) -> Vec<Self::State>;
@@ -300,7 +300,7 @@ fn violation<M: Model>(
         next.moves.clear();
         model.successors(seen.get(pair[0]), &mut next);
         let after = seen.get(pair[1]);
-        let step = next.moves.iter().find(|step| bytemuck::bytes_of(&step.state) == bytemuck::bytes_of(after));
+        let step = next.moves.iter().find(|step| step.state.as_bytes() == after.as_bytes());
         trace.extend(step.map(line));
     }
     trace.extend(last.map(line));
@@ -319,7 +319,7 @@ struct Seen<S> {
     table: Vec<u64>,
 }
 
-impl<S: NoUninit> Seen<S> {
+impl<S: Copy + IntoBytes + Immutable> Seen<S> {
     const ROOT: usize = u32::MAX as usize;
     const CHUNK: usize = 1 << 14;
     const EMPTY: u64 = u64::MAX;
@@ -346,14 +346,14 @@ impl<S: NoUninit> Seen<S> {
         if (self.len() + 1) * 10 > self.table.len() * 6 {
             self.grow();
         }
-        let hash = hash(bytemuck::bytes_of(&state));
+        let hash = hash(state.as_bytes());
         let tag = hash >> 32;
         let mask = self.table.len() - 1;
         let mut place = hash as usize & mask;
         while self.table[place] != Self::EMPTY {
             let entry = self.table[place];
             let index = entry as u32 as usize;
-            if entry >> 32 == tag && bytemuck::bytes_of(self.get(index)) == bytemuck::bytes_of(&state) {
+            if entry >> 32 == tag && self.get(index).as_bytes() == state.as_bytes() {
                 return (index, false);
             }
             place = (place + 1) & mask;
@@ -372,7 +372,7 @@ impl<S: NoUninit> Seen<S> {
         let mask = self.table.len() * 2 - 1;
         let mut table = vec![Self::EMPTY; mask + 1];
         for (index, state) in self.chunks.iter().flatten().enumerate() {
-            let hash = hash(bytemuck::bytes_of(state));
+            let hash = hash(state.as_bytes());
             let mut place = hash as usize & mask;
             while table[place] != Self::EMPTY {
                 place = (place + 1) & mask;

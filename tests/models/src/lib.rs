@@ -7,3 +7,4 @@
 //! Run them with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations.
 
 pub mod explorer;
+pub mod queue;
