@@ -44,3 +44,8 @@ pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
 pub use shmkit_macros::{Element, main};
 pub use sync::{Event, Lock, LockError, Mutex, RLock, Semaphore};
 pub use sys::SysError;
+
+/// The snippets of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

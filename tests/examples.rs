@@ -2,11 +2,28 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Once;
 
-/// `cargo test` builds the examples beside the tests.
+/// Where the examples lie: `cargo test` builds them beside the tests, `cargo test --test examples` alone does not.
+fn directory() -> PathBuf {
+    static BUILD: Once = Once::new();
+    let directory = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples");
+    BUILD.call_once(|| {
+        if !directory.join("tour").exists()
+            || !directory.join("wordcount").exists()
+            || !directory.join("camera").exists()
+        {
+            let target = directory.ancestors().nth(2).unwrap();
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--quiet", "--examples", "--target-dir"]).arg(target);
+            assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+        }
+    });
+    directory
+}
+
 fn example(name: &str, arguments: &[&str]) -> Output {
-    let tests = std::env::current_exe().unwrap();
-    let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    let program = directory().join(name);
     Command::new(&program).args(arguments).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 

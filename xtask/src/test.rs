@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
          --lib --bins --tests --examples",
     ),
     command("doc tests", "cargo test --workspace --features shmkit/failpoints --doc"),
+    command("fuzz", "cargo run --release -p shmkit-fuzz -- --seconds 10"),
 ];
 
 /// Runs all of them, then looks at what they left in `/dev/shm`.
