@@ -1,10 +1,14 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
-use shmkit::{Event, Lock, Mutex, RLock, Segment, Semaphore};
+use shmkit::{
+    Array, Connection, Event, Lock, Mutex, PodQueue, Queue, RLock, Segment, Semaphore, Value, channel::pipe_in,
+};
 use std::time::Duration;
 
 /// Time-outs are zero: nobody else is there to wait for.
 const NOW: Duration = Duration::ZERO;
+/// Longer than what lies in a block of a queue.
+const LONG: usize = 700;
 
 /// What could be opened.
 #[derive(Default)]
@@ -14,17 +18,42 @@ pub struct Opened {
     mutex: Option<Mutex<[u64; 4]>>,
     semaphore: Option<Semaphore>,
     event: Option<Event>,
+    small: Option<Value<u64>>,
+    large: Option<Value<[u64; 6]>>,
+    array: Option<Array<u64>>,
+    rows: Option<Array<[u64; 3]>>,
+    frames: Option<PodQueue<[u64; 8]>>,
+    words: Option<Queue<String>>,
+    locks: Option<Queue<Lock>>,
+    ends: Option<(Connection, Connection)>,
 }
 
 /// Puts an object of every kind into a sound segment.
 pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
-    Ok(Opened {
+    let opened = Opened {
         lock: Some(segment.lock("lock").create()?),
         rlock: Some(segment.rlock("rlock").create()?),
         mutex: Some(segment.mutex("mutex").create()?),
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
-    })
+        small: Some(segment.value("small").initial(5).create()?),
+        large: Some(segment.value("large").initial([7; 6]).create()?),
+        array: Some(segment.array("array").len(20).create()?),
+        rows: Some(segment.array("rows").len(10).create()?),
+        frames: Some(segment.pod_queue("frames").capacity(4).create()?),
+        words: Some(segment.queue("words").capacity(8).create()?),
+        locks: Some(segment.queue("locks").capacity(4).create()?),
+        ends: Some(pipe_in(segment, true)?),
+    };
+    if let (Some(frames), Some(words), Some(locks)) = (&opened.frames, &opened.words, &opened.locks) {
+        // Something of everything is under way: read, half read, written, long, a handle.
+        (0..3).try_for_each(|n| frames.put([n; 8]))?;
+        let _ = frames.recv()?;
+        words.put("short".to_owned())?;
+        words.put("l".repeat(LONG))?;
+        locks.put(Lock::new_in(segment)?)?;
+    }
+    Ok(opened)
 }
 
 /// Opens what can be opened.
@@ -35,6 +64,14 @@ pub fn open(segment: &Segment) -> Opened {
         mutex: segment.mutex("mutex").open().ok(),
         semaphore: segment.semaphore("semaphore").open().ok(),
         event: segment.event("event").open().ok(),
+        small: segment.value("small").open().ok(),
+        large: segment.value("large").open().ok(),
+        array: segment.array("array").open().ok(),
+        rows: segment.array("rows").open().ok(),
+        frames: segment.pod_queue("frames").open().ok(),
+        words: segment.queue("words").open().ok(),
+        locks: segment.queue("locks").open().ok(),
+        ends: pipe_in(segment, true).ok(),
     }
 }
 
@@ -46,8 +83,11 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     let _ = segment.verify();
     segment.recover();
     sync(opened);
+    data(opened);
+    channels(opened);
     let _ = fresh(segment);
     let _ = segment.remove("lock");
+    let _ = segment.remove("words");
     let _ = segment.remove("no such object");
 }
 
@@ -81,6 +121,71 @@ fn sync(opened: &Opened) {
         event.set();
         let _ = event.wait_timeout(NOW);
         event.clear();
+    }
+}
+
+fn data(opened: &Opened) {
+    if let Some(small) = &opened.small {
+        let _ = small.get();
+        small.fetch_add(1);
+        let _ = small.compare_exchange(6, 7);
+    }
+    if let Some(large) = &opened.large {
+        let _ = large.get();
+        if let Ok(mut guard) = large.lock_timeout(NOW) {
+            guard[0] += 1;
+        }
+        let _ = large.get();
+    }
+    if let Some(array) = &opened.array {
+        for index in [0, array.len() / 2, array.len().wrapping_sub(1), array.len()] {
+            let _ = array.get(index);
+            let _ = array.set(index, 3);
+        }
+        if let Ok(mut guard) = array.lock_timeout(NOW) {
+            guard.fill(9);
+        }
+    }
+    if let Some(rows) = &opened.rows {
+        drop(rows.try_lock());
+        rows.clear_poison();
+    }
+}
+
+fn channels(opened: &Opened) {
+    if let Some(frames) = &opened.frames {
+        assert!(frames.len() <= frames.capacity(), "more elements than there is room for");
+        if let Ok(mut frame) = frames.try_loan() {
+            frame[0] = 1;
+            drop(frame.try_commit());
+        }
+        let _ = frames.try_put_many(&[[1; 8], [2; 8]]);
+        drop(frames.try_recv());
+        // No more than there can be: a ring that never ends would be a loop without an end.
+        for _ in 0..=2 * frames.capacity() {
+            if frames.try_get().is_err() {
+                break;
+            }
+        }
+    }
+    if let Some(words) = &opened.words {
+        let _ = words.try_put("w".repeat(LONG));
+        let _ = words.try_put("w".to_owned());
+        for _ in 0..=2 * words.capacity() {
+            if words.try_get().is_err() {
+                break;
+            }
+        }
+    }
+    if let Some(locks) = &opened.locks {
+        if let Ok(lock) = locks.try_get() {
+            drop(lock.lock_timeout(NOW));
+        }
+    }
+    if let Some((first, second)) = &opened.ends {
+        if first.poll(NOW).is_ok() {
+            let _ = second.try_recv::<String>();
+        }
     }
 }
 
