@@ -7,6 +7,7 @@ use shmkit::{Array, Connection, Error, Event, Lock, Mutex, Pool, Process, Queue,
 use std::time::{Duration, Instant};
 
 type Checked = Result<(), Error>;
+type Section = (&'static str, fn() -> Checked);
 
 /// An error unless `holds`.
 fn check(holds: bool, what: &str) -> Checked {
@@ -297,7 +298,7 @@ fn a_worker_killed_in_the_middle_of_a_task() -> Checked {
 
 #[shmkit::main]
 fn main() -> shmkit::Result<()> {
-    let sections: &[(&str, fn() -> Checked)] = &[
+    let sections: &[Section] = &[
         ("creating a process", create_a_process),
         ("a struct with a run method", a_struct_with_a_run_method),
         ("many processes", many_processes),

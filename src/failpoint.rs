@@ -20,13 +20,13 @@ mod armed {
             return;
         }
         let mut armed = ARMED.lock().unwrap();
-        if let Some((wanted, left)) = armed.as_mut() {
-            if wanted == name {
-                *left -= 1;
-                if *left == 0 {
-                    // SAFETY: raise has no preconditions.
-                    unsafe { libc::raise(libc::SIGKILL) };
-                }
+        if let Some((wanted, left)) = armed.as_mut()
+            && wanted == name
+        {
+            *left -= 1;
+            if *left == 0 {
+                // SAFETY: raise has no preconditions.
+                unsafe { libc::raise(libc::SIGKILL) };
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::segment::{Attachment, Dead, Extent};
 pub(crate) use shmkit_layouts::kinds::name;
-use shmkit_layouts::kinds::*;
 
 /// What the segment asks of a kind of object. Every function treats the body as hostile bytes.
 pub(crate) struct Kind {
@@ -37,20 +36,23 @@ impl Kind {
     }
 }
 
+/// Every kind there is.
+const ALL: &[&Kind] = &[
+    &crate::sync::mutex::LOCK,
+    &crate::sync::mutex::KIND,
+    &crate::sync::rlock::KIND,
+    &crate::sync::semaphore::KIND,
+    &crate::sync::event::KIND,
+    &crate::data::value::KIND,
+    &crate::data::array::KIND,
+    &crate::channel::queue::KIND,
+    &crate::channel::pod::KIND,
+    &crate::channel::connection::KIND,
+    &crate::process::KIND,
+    &crate::pool::KIND,
+];
+
 /// The kind of that number, if this version knows it.
 pub(crate) fn find(kind: u32) -> Option<&'static Kind> {
-    match kind {
-        KIND_LOCK | KIND_MUTEX => Some(&crate::sync::mutex::KIND),
-        KIND_RLOCK => Some(&crate::sync::rlock::KIND),
-        KIND_SEMAPHORE => Some(&crate::sync::semaphore::KIND),
-        KIND_EVENT => Some(&crate::sync::event::KIND),
-        KIND_VALUE => Some(&crate::data::value::KIND),
-        KIND_ARRAY => Some(&crate::data::array::KIND),
-        KIND_POOL => Some(&crate::pool::KIND),
-        KIND_SPAWN => Some(&crate::process::KIND),
-        KIND_QUEUE => Some(&crate::channel::queue::KIND),
-        KIND_POD_QUEUE => Some(&crate::channel::pod::KIND),
-        KIND_CONNECTION => Some(&crate::channel::connection::KIND),
-        _ => None,
-    }
+    ALL.iter().find(|known| known.kind == kind).copied()
 }

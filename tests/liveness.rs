@@ -266,7 +266,7 @@ fn nothing_is_written_after_the_proof_of_death() {
     const OFFSET: usize = 512 << 20;
     const LEN: usize = 64 << 20;
     let segment = common::named("live-late");
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsRawFd;
     // SAFETY: backs a range of the file that the heap does not reach in this test; the mapping is this test's own.
     let bytes = unsafe {
         assert_eq!(libc::fallocate(segment.as_fd().as_raw_fd(), 1, OFFSET as i64, LEN as i64), 0);

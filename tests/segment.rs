@@ -4,7 +4,6 @@ mod common;
 
 use shmkit::segment::{gc, list};
 use shmkit::{Error, LifePolicy, Lock, Segment, SegmentError, Semaphore};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 

@@ -544,10 +544,10 @@ impl Ring {
     /// Takes the oldest message, or one that is to be delivered again, for the participant in slot `me`.
     #[inline]
     pub(crate) fn dequeue(&self, me: u32) -> Result<Taken> {
-        if self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed) {
-            if let Some(again) = self.adopt(me) {
-                return Ok(Taken::Block(again));
-            }
+        if self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed)
+            && let Some(again) = self.adopt(me)
+        {
+            return Ok(Taken::Block(again));
         }
         loop {
             let h = self.head().load(Ordering::Acquire);

@@ -74,15 +74,12 @@ pub(super) unsafe fn copy_out<T: Element>(from: *const AtomicU64) -> T {
 #[inline]
 pub(super) unsafe fn copy_in<T: Element>(to: *const AtomicU64, value: &T) {
     let mut word = to;
-    for (_index, chunk) in bytemuck::bytes_of(value).chunks(8).enumerate() {
+    for chunk in bytemuck::bytes_of(value).chunks(8) {
         let mut bytes = [0; 8];
         bytes[..chunk.len()].copy_from_slice(chunk);
         // Relaxed: ordered by the fence of the caller. SAFETY: inside what the caller vouches for.
         unsafe { (*word).store(u64::from_ne_bytes(bytes), Ordering::Relaxed) };
         word = word.wrapping_add(1);
-        #[cfg(feature = "failpoints")]
-        if _index == 0 {
-            failpoint!("value.half");
-        }
+        failpoint!("value.half");
     }
 }

@@ -76,8 +76,8 @@ pub(super) struct Plan {
     pub retries: u32,
     pub limit: u64,
     pub initializer: Option<Initializer>,
-    /// What keeps the initializer's arguments alive.
-    pub kept: Option<Box<dyn Any + std::marker::Send + Sync>>,
+    /// Keeps alive what the initializer's arguments name: workers that are started later read them, too.
+    pub _kept: Option<Box<dyn Any + std::marker::Send + Sync>>,
 }
 
 /// What the pool and its manager share.

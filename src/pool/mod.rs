@@ -144,7 +144,8 @@ impl PoolBuilder {
             return Err(SegmentError::InvalidSize { what, found, why: "it must be 1 to 1000" }.into());
         }
         let PoolBuilder { workers, retries, limit, initializer, kept, .. } = self;
-        let (shared, manager) = Shared::start(Plan { workers: workers as u32, retries, limit, initializer, kept })?;
+        let (shared, manager) =
+            Shared::start(Plan { workers: workers as u32, retries, limit, initializer, _kept: kept })?;
         Ok(Pool { shared, manager: Some(manager) })
     }
 }

@@ -139,7 +139,7 @@ impl Attachment {
     /// A pointer to a `T` at `offset`, if it lies inside the mapping and is aligned.
     pub(crate) fn pointer<T>(&self, offset: u64, what: &'static str) -> Result<*const T> {
         let end = offset.checked_add(size_of::<T>() as u64);
-        if end.is_none_or(|end| end > self.geometry.max_size) || offset % align_of::<T>() as u64 != 0 {
+        if end.is_none_or(|end| end > self.geometry.max_size) || !offset.is_multiple_of(align_of::<T>() as u64) {
             return Err(corrupt(what, offset, offset));
         }
         Ok(self.map.base().wrapping_add(offset as usize).cast())
@@ -472,7 +472,7 @@ fn check_header(bytes: &[u8; size_of::<SegmentHeader>()], size: u64, name: &str)
     require!(header.objects_capacity <= 1 << 16, objects_capacity);
     require!(header.heap_units_max < u64::from(u32::MAX), heap_units_max);
     let fits = |offset: u64, count: u64, each: usize, align: u64| {
-        offset % align == 0
+        offset.is_multiple_of(align)
             && offset >= u64::from(header.header_size)
             && count.checked_mul(each as u64).and_then(|len| offset.checked_add(len)).is_some_and(|end| end <= size)
     };

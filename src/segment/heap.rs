@@ -42,10 +42,10 @@ impl Attachment {
         let lock = atomic!(self.header(), heap_lock);
         self.with_lock(lock, "heap", || {
             let hint = u64::from(atomic!(self.header(), heap_hint).load(Ordering::Relaxed));
-            if hint != 0 {
-                if let Some(extent) = self.walk(hint, units as u32, slot)? {
-                    return Ok(extent);
-                }
+            if hint != 0
+                && let Some(extent) = self.walk(hint, units as u32, slot)?
+            {
+                return Ok(extent);
             }
             loop {
                 if let Some(extent) = self.walk(0, units as u32, slot)? {

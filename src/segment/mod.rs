@@ -692,7 +692,9 @@ pub(crate) mod known {
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex, Weak};
 
-    static KNOWN: LazyLock<Mutex<HashMap<(u64, u64), Weak<Attachment>>>> = LazyLock::new(Default::default);
+    type ByInode = HashMap<(u64, u64), Weak<Attachment>>;
+
+    static KNOWN: LazyLock<Mutex<ByInode>> = LazyLock::new(Default::default);
 
     /// The one of that file.
     pub(crate) fn find(inode: (u64, u64)) -> Option<Arc<Attachment>> {

@@ -166,19 +166,18 @@ fn check<S: Shared>(reference: ObjectRef) -> Result<Object> {
     if header.length < HEADER || header.length > len {
         return Err(corrupt("object length", offset, header.length));
     }
-    if let Some(wanted) = S::element() {
-        if header.element_hash != wanted.hash
+    if let Some(wanted) = S::element()
+        && (header.element_hash != wanted.hash
             || header.element_size != wanted.size
-            || header.element_align != wanted.align
-        {
-            let text = |bytes: &[u8]| {
-                let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-                String::from_utf8_lossy(&bytes[..len]).into_owned()
-            };
-            let (element, format) = (text(&header.element_name), text(&header.element_format));
-            let found = format!("{element} ({} bytes, {format})", header.element_size);
-            return Err(SegmentError::WrongElement { name: name(), found, wanted: wanted.describe() }.into());
-        }
+            || header.element_align != wanted.align)
+    {
+        let text = |bytes: &[u8]| {
+            let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+            String::from_utf8_lossy(&bytes[..len]).into_owned()
+        };
+        let (element, format) = (text(&header.element_name), text(&header.element_format));
+        let found = format!("{element} ({} bytes, {format})", header.element_size);
+        return Err(SegmentError::WrongElement { name: name(), found, wanted: wanted.describe() }.into());
     }
     Ok(Object { reference: Arc::new(reference), len: header.length })
 }

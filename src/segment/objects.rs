@@ -24,7 +24,7 @@ use super::wait::{self, Deadline};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::kinds;
 use shmkit_layouts::segment::*;
-use shmkit_layouts::words::{CELL_BLOCK, CELL_NAME, CELL_NONE, CELL_PROCESS, Cell, Entry, ExtentRef};
+use shmkit_layouts::words::{CELL_BLOCK, CELL_NAME, CELL_NONE, CELL_PROCESS, Cell, Entry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -228,10 +228,10 @@ impl Attachment {
         let wanted = name.map(Name::new).transpose()?;
         let lock = atomic!(self.header(), directory_lock);
         let index = loop {
-            if let (true, Some(wanted)) = (or_open, wanted) {
-                if let Some(found) = self.find(wanted, kind, role)? {
-                    return Ok((found, false));
-                }
+            if let (true, Some(wanted)) = (or_open, wanted)
+                && let Some(found) = self.find(wanted, kind, role)?
+            {
+                return Ok((found, false));
             }
             let claimed = self.with_lock(lock, "directory", || {
                 if let Some(wanted) = wanted {
@@ -531,7 +531,13 @@ impl Attachment {
 
     /// Destroys every object nobody holds: after messages with handles were thrown away.
     pub(crate) fn check_all(&self, by: u32) {
-        while (0..self.objects_high()).fold(false, |more, index| self.check_one(index, by) || more) {}
+        let mut more = true;
+        while more {
+            more = false;
+            for index in 0..self.objects_high() {
+                more |= self.check_one(index, by);
+            }
+        }
     }
 
     /// Destroys the object if nobody holds it; true if others may have lost their last holder with it.
@@ -704,9 +710,4 @@ impl Attachment {
             }
         }
     }
-}
-
-/// The reference of an extent in a shared word, for objects that keep several.
-pub(crate) fn reference(extent: &Extent) -> u64 {
-    ExtentRef::pack(extent.reference)
 }

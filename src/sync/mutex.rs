@@ -20,7 +20,7 @@ use crate::kinds::Kind;
 use crate::segment::claim::{self, Acquired};
 use crate::segment::object::{BodyId, ElementType, HEADER, Object, Shared, create, handle_as_value};
 use crate::segment::wait::Deadline;
-use crate::segment::{At, Segment, SharedObject, atomic, session};
+use crate::segment::{At, Attachment, Dead, Extent, Segment, SharedObject, atomic, session};
 use shmkit_layouts::kinds::{KIND_LOCK, KIND_MUTEX};
 use shmkit_layouts::objects::MutexBody;
 use std::fmt;
@@ -29,15 +29,17 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// What recovery does with locks and mutexes.
-pub(crate) const KIND: Kind = Kind {
-    recover: |attachment, body, dead| {
-        if let Ok(lock) = attachment.pointer::<MutexBody>(body.offset + HEADER, "lock") {
-            claim::recover_word(atomic!(lock, word), |owner| owner == dead.token());
-        }
-    },
-    ..Kind::plain(KIND_MUTEX)
-};
+/// What recovery does with mutexes.
+pub(crate) const KIND: Kind = Kind { recover, ..Kind::plain(KIND_MUTEX) };
+
+/// What recovery does with locks.
+pub(crate) const LOCK: Kind = Kind { recover, ..Kind::plain(KIND_LOCK) };
+
+fn recover(attachment: &Attachment, body: &Extent, dead: Dead) {
+    if let Ok(lock) = attachment.pointer::<MutexBody>(body.offset + HEADER, "lock") {
+        claim::recover_word(atomic!(lock, word), |owner| owner == dead.token());
+    }
+}
 
 /// Bytes from the start of a mutex's own struct to its data.
 pub(crate) const DATA: u64 = size_of::<MutexBody>() as u64;

@@ -106,7 +106,7 @@ impl Semaphore {
     /// A new one in the session segment, with `initial` permits.
     ///
     /// # Errors
-    /// `InvalidSize` above [`MAX_PERMITS`]; `OutOfMemory`; `TooManyObjects`.
+    /// `InvalidSize` above 2^31 - 1; `OutOfMemory`; `TooManyObjects`.
     pub fn new(initial: u32) -> Result<Semaphore> {
         Semaphore::new_in(&session()?, initial)
     }

@@ -1,6 +1,6 @@
 //! The mapping of a segment: address space reserved once, at a place that never changes.
 
-use super::{SysError, shm};
+use super::SysError;
 use memmap2::{MmapOptions, MmapRaw};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -30,19 +30,8 @@ impl Mapping {
         self.map.as_mut_ptr()
     }
 
-    /// Mapped bytes.
-    #[inline]
-    pub(crate) fn len(&self) -> u64 {
-        self.map.len() as u64
-    }
-
     /// The file. Somebody may have closed the descriptor and opened another file under its number.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-
-    /// A second description of the file.
-    pub(crate) fn reopen(&self) -> Result<OwnedFd, SysError> {
-        shm::reopen(self.fd())
     }
 }

@@ -26,8 +26,11 @@ macro_rules! roles {
     };
 }
 
+/// Name and function of a role.
+pub type Role = (&'static str, fn(&[String]));
+
 /// Runs the role the environment names, and ends the process.
-pub fn enter(roles: &[(&str, fn(&[String]))]) {
+pub fn enter(roles: &[Role]) {
     let Ok(wanted) = std::env::var(ROLE) else { return };
     let arguments: Vec<String> =
         std::env::var(ARGUMENTS).unwrap_or_default().split('\u{1f}').map(str::to_owned).collect();
