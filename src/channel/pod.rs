@@ -240,20 +240,17 @@ impl<T: Element> PodQueue<T> {
             unsafe { port.ring.payload(claimed.index).cast::<T>().write(*value) };
         }
         failpoint!("queue.filled");
-        let outcome = port.ring.enqueue_many(&batch[..count]);
-        let mut done = outcome.as_ref().map_or(0, |&(done, _)| done);
-        let outcome = match outcome {
-            Ok(_) if done > 0 => Ok(()),
-            // Nobody waits with more than one block in his hands.
-            Ok(_) => {
-                port.free_all(&batch[1..count]);
-                count = 1;
-                port.enqueue(batch[0], patience).map(|()| done = 1)
-            }
-            Err(error) => Err(error),
-        };
-        port.free_all(&batch[done..count]);
-        outcome.map(|()| done)
+        // Nobody waits with more than one block in his hands.
+        let mut outcome = port.enqueue_many(&batch[..count], Patience::None);
+        if count > 1 && outcome.is_err() {
+            port.free_all(&batch[1..count]);
+            count = 1;
+        }
+        if let (Err(Error::Channel(ChannelError::Full { .. })), Patience::Until(_)) = (&outcome, patience) {
+            outcome = port.enqueue(batch[0], patience).map(|()| 1);
+        }
+        port.free_all(&batch[outcome.as_ref().map_or(0, |&done| done)..count]);
+        outcome
     }
 
     // ---- consumers ------------------------------------------------------------------------------------------------------

@@ -108,6 +108,9 @@ impl Port {
     /// Puts what lies in the block into the ring. The block stays the caller's if that fails.
     #[inline]
     pub(super) fn enqueue(&self, claimed: Claimed, patience: Patience) -> Result<()> {
+        if self.ring.is_closed() {
+            return Err(self.closed());
+        }
         let done = self.wait(self.ring.not_full(), patience, || match self.ring.enqueue(claimed)? {
             Put::Done => Ok(Some(())),
             Put::Full => self.check_open().map(|()| None),
@@ -127,6 +130,17 @@ impl Port {
             Ok(self.ring.has_room().then_some(()))
         })?;
         room.ok_or_else(|| self.full())
+    }
+
+    /// Puts as many as there is room for at once, and at least one, into the ring; gives how many. The others stay the caller's.
+    pub(super) fn enqueue_many(&self, claimed: &[Claimed], patience: Patience) -> Result<usize> {
+        if self.ring.is_closed() {
+            return Err(self.closed());
+        }
+        match self.ring.enqueue_many(claimed)? {
+            (0, _) => self.enqueue(claimed[0], patience).map(|()| 1),
+            (done, _) => Ok(done),
+        }
     }
 
     /// Gives blocks back that hold nothing else.

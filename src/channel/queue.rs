@@ -295,18 +295,12 @@ impl<T: Serialize> Queue<T> {
     }
 
     fn flush(&self, pending: &mut Vec<Written>) -> Result<()> {
-        let port = &self.port;
-        while let Some(&first) = pending.first() {
+        while !pending.is_empty() {
             let claimed: Vec<_> = pending.iter().map(|written| written.claimed).collect();
-            let outcome = match port.ring.enqueue_many(&claimed) {
-                Ok((0, _)) => port.enqueue(first.claimed, Patience::ENDLESS).map(|()| 1),
-                Ok((done, _)) => Ok(done),
-                Err(error) => Err(error),
-            };
-            match outcome {
+            match self.port.enqueue_many(&claimed, Patience::ENDLESS) {
                 Ok(done) => drop(pending.drain(..done)),
                 Err(error) => {
-                    pending.drain(..).for_each(|written| port.abandon(written));
+                    pending.drain(..).for_each(|written| self.port.abandon(written));
                     return Err(error);
                 }
             }

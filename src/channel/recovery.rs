@@ -64,8 +64,8 @@ pub(super) const fn kind<R: Rings>(number: u32) -> Kind {
             }
         },
         destroy: |attachment, body| {
-            // Every ring is emptied: no `any`, which stops at the first.
-            R::rings(attachment, body).iter().fold(false, |handles, ring| destroy(attachment, ring) | handles)
+            // Counted, since every ring is to be emptied.
+            R::rings(attachment, body).iter().filter(|ring| destroy(attachment, ring)).count() > 0
         },
         extents: |attachment, body, visit| {
             for ring in R::rings(attachment, body) {

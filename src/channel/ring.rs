@@ -228,12 +228,13 @@ impl Ring {
         }
         let extents_offset = fetch!(body, extents_offset);
         let least = if extents_offset == 0 { 8 } else { size_of::<BlockMeta>() as u32 };
-        if stride < least || stride % 8 != 0 {
+        if stride < least || !stride.is_multiple_of(8) {
             return Err(wrong(u64::from(stride)));
         }
         let part = |at: u64, count: u32, each: u64, align: u64| {
-            let first =
-                offset.checked_add(at).filter(|first| at >= size_of::<QueueBody>() as u64 && first % align == 0);
+            let first = offset
+                .checked_add(at)
+                .filter(|first| at >= size_of::<QueueBody>() as u64 && first.is_multiple_of(align));
             let len = u64::from(count) * each;
             match first.filter(|first| first.checked_add(len).is_some_and(|last| last <= end)) {
                 Some(first) => attachment.pointer::<u64>(first, "queue"),
@@ -544,7 +545,7 @@ impl Ring {
     /// Takes the oldest message, or one that is to be delivered again, for the participant in slot `me`.
     #[inline]
     pub(crate) fn dequeue(&self, me: u32) -> Result<Taken> {
-        if self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed)
+        if self.has_left_over()
             && let Some(again) = self.adopt(me)
         {
             return Ok(Taken::Block(again));
@@ -622,6 +623,12 @@ impl Ring {
         }
     }
 
+    /// Whether recovery has left a block to be delivered again since this handle last found none.
+    #[inline]
+    fn has_left_over(&self) -> bool {
+        self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed)
+    }
+
     /// Takes a block whose consumer died.
     #[cold]
     fn adopt(&self, me: u32) -> Option<Claimed> {
@@ -648,7 +655,7 @@ impl Ring {
     pub(crate) fn dequeue_many(&self, me: u32, most: usize, taken: &mut Vec<Claimed>) -> Result<Taken> {
         let h = self.head().load(Ordering::Acquire);
         let most = most.min(self.capacity());
-        let is_due = self.requeue().load(Ordering::Relaxed) != self.hints.requeue.load(Ordering::Relaxed);
+        let is_due = self.has_left_over();
         let mut count = 0;
         while !is_due && count < most {
             let position = h.wrapping_add(count as u64);
