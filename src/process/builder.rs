@@ -122,6 +122,7 @@ impl<F, A> Builder<F, A> {
         let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
         let record =
             Record::new(&session, &Task { entry, parent: current::current_process().name().to_owned() }, &serialised)?;
+        failpoint!("spawn.recorded");
         let greeting = entry::Greeting {
             record: record.id(),
             parent: std::process::id(),

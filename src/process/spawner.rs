@@ -12,6 +12,7 @@
 
 use super::builder::OnEnd;
 use super::child::{ExitStatus, Inner, Process};
+use super::entry;
 use super::record::Record;
 use crate::error::{ProcessError, Result};
 use crate::segment::{Segment, known, locked};
@@ -92,6 +93,7 @@ pub(super) fn children() -> Vec<Process> {
 }
 
 fn launch() -> Result<Spawner, SysError> {
+    entry::end_orderly();
     let bell = Arc::new(Bell::new()?);
     let watch = Watch::new(&bell)?;
     let (orders, incoming) = channel();
