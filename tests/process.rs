@@ -178,6 +178,16 @@ fn an_argument_that_cannot_be_read_is_a_message_of_the_child() {
     assert!(status.message().unwrap().contains("arguments"), "{status}");
 }
 
+#[test]
+fn a_handle_that_leads_nowhere_says_so() {
+    let segment = common::named("gone");
+    let event = segment.event("there").create().unwrap();
+    Segment::unlink(&segment.name).unwrap();
+    let child = Process::new(|_: Event| {}).args((event,)).start().unwrap();
+    let status = child.join().unwrap();
+    assert!(status.message().unwrap().contains("there is no segment"), "{status}");
+}
+
 // ---- ends ----------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -5,7 +5,7 @@ use super::current;
 use super::entry;
 use super::record::{Record, Task};
 use super::spawner::{self, Request};
-use super::target::{Outcome, Run, Target, Trampoline, assert_no_captures, trampoline};
+use super::target::{Outcome, Run, Target, Trampoline, assert_no_captures, explain, trampoline};
 use crate::error::{Error, ProcessError, Result};
 use crate::segment::object::{Carrier, sending};
 use crate::segment::session;
@@ -117,11 +117,13 @@ impl<F, A> Builder<F, A> {
         let run: Trampoline = trampoline::<F, A>;
         let entry = module::place_of(run as usize).ok_or_else(|| refused("its function is in no module".to_owned()))?;
         let (serialised, _) = sending(Carrier::Sender, || postcard::to_stdvec(&arguments));
-        let serialised = serialised.map_err(|error| refused(format!("cannot write the arguments: {error}")))?;
+        let serialised =
+            serialised.map_err(|error| refused(format!("cannot write the arguments: {}", explain(error))))?;
         let session = session()?;
         let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
         let record =
             Record::new(&session, &Task { entry, parent: current::current_process().name().to_owned() }, &serialised)?;
+        failpoint!("spawn.recorded");
         let greeting = entry::Greeting {
             record: record.id(),
             parent: std::process::id(),

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 use std::time::Duration;
 
 /// The environment variable that makes a process a child.
@@ -65,7 +65,7 @@ impl Greeting {
 #[unsafe(link_section = ".init_array")]
 static HOOK: extern "C" fn() = {
     extern "C" fn hook() {
-        proc::at_exit(at_exit);
+        end_orderly();
         if cfg!(target_env = "gnu") {
             enter();
         }
@@ -128,6 +128,11 @@ struct Work {
 fn arrive(greeting: &str) -> Result<Work, String> {
     let greeting = Greeting::parse(greeting).ok_or_else(|| format!("{VARIABLE} is not what a parent writes"))?;
     let Greeting { record: (index, generation), parent, daemon, identity, session, name } = greeting;
+    #[cfg(feature = "failpoints")]
+    if let Some((point, nth)) = environment("SHMKIT_CHILD_FAILPOINT").as_deref().and_then(|text| text.split_once(',')) {
+        crate::failpoint::arm(point, nth.parse().expect("a number"));
+    }
+    failpoint!("child.arrived");
     if daemon {
         proc::die_with_parent().map_err(|error| error.to_string())?;
     }
@@ -146,10 +151,13 @@ fn arrive(greeting: &str) -> Result<Work, String> {
     for fd in [session_fd.as_fd(), bell.as_fd()] {
         proc::close_on_exec(fd).map_err(|error| error.to_string())?;
     }
+    failpoint!("child.before_join");
     let failed = |error: crate::Error| format!("cannot join the session segment: {error}");
     let session = if session.is_empty() { Segment::from_fd(session_fd) } else { Segment::open(&session) };
     let session = session.map_err(failed)?;
+    failpoint!("child.joined");
     let record = Record::open(&session, index, generation).map_err(failed)?;
+    failpoint!("child.record");
     crate::segment::inherit(session);
     let record = RECORD.get_or_init(|| record);
     let bytes = record.bytes().map_err(failed)?;
@@ -163,10 +171,6 @@ fn arrive(greeting: &str) -> Result<Work, String> {
     })?;
     // SAFETY: the parent took the place of a function of this type; the module's hash says that the same code lies there.
     let run = unsafe { std::mem::transmute::<*const (), Trampoline>(entry as *const ()) };
-    #[cfg(feature = "failpoints")]
-    if let Some((point, nth)) = environment("SHMKIT_CHILD_FAILPOINT").as_deref().and_then(|text| text.split_once(',')) {
-        crate::failpoint::arm(point, nth.parse().expect("a number"));
-    }
     Ok(Work { run, arguments: arguments.to_vec(), bell: Some(bell) })
 }
 
@@ -184,17 +188,17 @@ fn run(work: Work) -> Report {
             *locked(&PANIC) = Some(message);
         }
     }));
-    failpoint!("spawn.before_read");
+    failpoint!("child.before_read");
     let mut have_read = || {
-        failpoint!("spawn.before_say_read");
+        failpoint!("child.read");
         if let Some(record) = RECORD.get() {
             record.say_read();
         }
-        failpoint!("spawn.said_read");
+        failpoint!("child.said_read");
         if let Some(bell) = bell.take() {
             watch::ring(bell.as_fd());
         }
-        failpoint!("spawn.read");
+        failpoint!("child.rung");
     };
     match catch_unwind(AssertUnwindSafe(|| run(&arguments, &mut have_read))) {
         Ok(report) => report,
@@ -227,12 +231,19 @@ fn text(payload: &(dyn std::any::Any + Send)) -> &str {
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 
+/// Sees to the orderly end of this process. For those that start children before the hook has run.
+pub(super) fn end_orderly() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| proc::at_exit(at_exit));
+}
+
 extern "C" fn at_exit() {
     let _ = catch_unwind(end);
 }
 
 /// The orderly end: daemons are terminated, all children are joined, the segments are left.
 fn end() {
+    failpoint!("end.begun");
     ENDING.store(true, Ordering::Relaxed);
     let (daemons, others): (Vec<_>, Vec<_>) = spawner::children().into_iter().partition(|child| child.is_daemon());
     for daemon in &daemons {
@@ -252,9 +263,11 @@ fn end() {
     // Another thread may be in the middle of something: then the kernel ends both at once, and the parent, or whoever
     // waits, repairs what is left.
     if !attachments.is_empty() && proc::threads() <= 1 + spawner::own_threads() {
+        failpoint!("end.before_detach");
         for attachment in attachments {
             attachment.detach();
         }
+        failpoint!("end.detached");
     }
 }
 

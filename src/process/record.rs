@@ -128,9 +128,10 @@ impl Record {
             word.store(u64::from_le_bytes(chunk.try_into().expect("8 bytes")), Ordering::Relaxed);
         }
         atomic!(self.body, message_len).store(len as u32, Ordering::Relaxed);
-        failpoint!("spawn.message");
+        failpoint!("child.message");
         // Release pairs with the acquire in `message`: it is whole.
         atomic!(self.body, state).store(HAS_SPOKEN, Ordering::Release);
+        failpoint!("child.said");
     }
 
     /// Why the child ended, if it said so.

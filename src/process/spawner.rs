@@ -12,12 +12,14 @@
 
 use super::builder::OnEnd;
 use super::child::{ExitStatus, Inner, Process};
+use super::entry;
 use super::record::Record;
 use crate::error::{ProcessError, Result};
 use crate::segment::{Segment, known, locked};
+use crate::sys::SysError;
+use crate::sys::pidfd::{self, Ended};
 use crate::sys::spawn::{self, Plan};
-use crate::sys::watch::{Bell, Watch};
-use crate::sys::{SysError, pidfd};
+use crate::sys::watch::{BELL, Bell, Watch};
 use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -57,9 +59,10 @@ static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
 /// The children that have not been reaped.
 static CHILDREN: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 
-/// How often the repair of a dead child is tried again when somebody else holds the recovery lock.
+/// When the repair of a dead child is tried again, while somebody else holds the recovery lock.
 const PATIENCE: Duration = Duration::from_millis(5);
-const TRIES: u32 = 200;
+/// How often, before its end is told although it is not repaired: he who holds the lock may be stopped.
+const TRIES: u32 = 40;
 
 /// Starts a child.
 pub(super) fn start(request: Request) -> Result<Process> {
@@ -92,6 +95,7 @@ pub(super) fn children() -> Vec<Process> {
 }
 
 fn launch() -> Result<Spawner, SysError> {
+    entry::end_orderly();
     let bell = Arc::new(Bell::new()?);
     let watch = Watch::new(&bell)?;
     let (orders, incoming) = channel();
@@ -117,8 +121,32 @@ struct Worker {
     incoming: Receiver<Order>,
     watched: HashMap<u64, Watched>,
     next_key: u64,
-    /// Dead children whose repair somebody else's recovery lock holds up, and how often it was tried.
-    unburied: Vec<(u32, u32)>,
+    unburied: Vec<Unburied>,
+}
+
+/// A reaped child that is not repaired yet: somebody else holds the recovery lock.
+struct Unburied {
+    inner: Arc<Inner>,
+    status: ExitStatus,
+    on_end: Option<OnEnd>,
+    tries: u32,
+}
+
+impl Unburied {
+    /// Repairs it if that can be done now, and then tells its end. `Some` if not.
+    fn bury(mut self) -> Option<Unburied> {
+        self.tries += 1;
+        if !recover(self.inner.pid) && self.tries < TRIES {
+            return Some(self);
+        }
+        let Unburied { inner, status, on_end, .. } = self;
+        locked(&CHILDREN).retain(|child| !Arc::ptr_eq(child, &inner));
+        inner.set_end(status.clone());
+        if let Some(told) = on_end {
+            told(&status);
+        }
+        None
+    }
 }
 
 impl Worker {
@@ -127,25 +155,38 @@ impl Worker {
         loop {
             let timeout = (!self.unburied.is_empty()).then_some(PATIENCE);
             if self.watch.wait(&self.bell, timeout, &mut ready).is_err() {
-                // The descriptor was closed behind our back: nothing can be watched, so nothing may be started.
-                return;
+                return self.give_up();
             }
             while let Ok(Order { request, reply }) = self.incoming.try_recv() {
                 let started = self.start(request);
                 let _ = reply.send(started);
             }
+            if ready.contains(&BELL) {
+                for child in self.watched.values_mut() {
+                    if child.arguments.is_some() && child.record.has_read() {
+                        discard(child.arguments.take());
+                    }
+                }
+            }
+            self.unburied = std::mem::take(&mut self.unburied).into_iter().filter_map(Unburied::bury).collect();
             for key in &ready {
                 self.look_at(*key);
             }
-            for child in self.watched.values_mut() {
-                if child.arguments.is_some() && child.record.has_read() {
-                    discard(child.arguments.take());
-                }
-            }
-            self.unburied.retain_mut(|(pid, tries)| {
-                *tries += 1;
-                !recover(*pid) && *tries < TRIES
-            });
+        }
+    }
+
+    /// Somebody has closed the descriptors of this thread: nobody shall wait for what it cannot see. The next start has a new
+    /// spawner.
+    fn give_up(self) {
+        locked(&SPAWNER).take_if(|spawner| Arc::ptr_eq(&spawner.bell, &self.bell));
+        let lost = self.watched.into_values().map(|child| Unburied {
+            status: ExitStatus::new(child.inner.name.clone(), Ended::Unknown, None),
+            inner: child.inner,
+            on_end: child.on_end,
+            tries: TRIES,
+        });
+        for child in lost.chain(self.unburied) {
+            Unburied { tries: TRIES, ..child }.bury();
         }
     }
 
@@ -168,17 +209,10 @@ impl Worker {
         let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
         self.watch.remove(child.inner.pidfd.as_fd());
         let Some(Watched { inner, record, arguments, on_end }) = self.watched.remove(&key) else { return };
-        if !recover(inner.pid) {
-            self.unburied.push((inner.pid, 0));
-        }
         let status = ExitStatus::new(inner.name.clone(), ended, record.message());
         discard(arguments);
         drop(record);
-        locked(&CHILDREN).retain(|child| !Arc::ptr_eq(child, &inner));
-        inner.set_end(status.clone());
-        if let Some(told) = on_end {
-            told(&status);
-        }
+        self.unburied.extend(Unburied { inner, status, on_end, tries: 0 }.bury());
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a process can run: functions and closures without captures, their arguments and their results.
 
+use crate::segment::object::take_refusal;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Display;
 use std::ptr::NonNull;
@@ -165,7 +166,9 @@ where
 {
     let arguments: A = match postcard::from_bytes(bytes) {
         Ok(arguments) => arguments,
-        Err(error) => return Report { code: 1, message: Some(format!("cannot read the arguments: {error}")) },
+        Err(error) => {
+            return Report { code: 1, message: Some(format!("cannot read the arguments: {}", explain(error))) };
+        }
     };
     have_read();
     const { assert_no_captures::<F>() };
@@ -173,6 +176,16 @@ where
     // it is `Copy`, so there may be several.
     let target = unsafe { NonNull::<F>::dangling().read() };
     target.call(arguments).report()
+}
+
+/// What arguments failed with: in the words of the handle that was the cause, if one was.
+pub(super) fn explain(error: postcard::Error) -> String {
+    match error {
+        postcard::Error::SerdeSerCustom | postcard::Error::SerdeDeCustom => {
+            take_refusal().map_or_else(|| error.to_string(), |refusal| refusal.to_string())
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Refuses, at compile time, a target that would have to travel itself.

@@ -1,6 +1,7 @@
 //! This process as the system knows it: what `/proc` says, its parent, its end.
 
 use super::{Call, SysError};
+use std::io::Read;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 
@@ -23,15 +24,21 @@ pub(crate) fn pid_namespace() -> u64 {
 
 /// Start time of a process in clock ticks since boot; `None` if there is no such process.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = stat(pid)?;
     // The name may hold spaces and brackets: fields are counted from its closing bracket.
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
 /// What a process is doing, as `ps` shows it (`R`, `S`, `T` for stopped, `Z` for a zombie…).
 pub(crate) fn state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
+    stat(pid)?.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The line of `/proc/PID/stat`, with one read: a child's start waits for it.
+fn stat(pid: u32) -> Option<String> {
+    let mut bytes = [0; 1024];
+    let len = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
 /// File name of this process's executable, cut to 31 bytes.
@@ -82,13 +89,46 @@ pub(crate) fn at_exit(handler: extern "C" fn()) {
     unsafe { libc::atexit(handler) };
 }
 
-/// Number of threads of this process.
+/// Number of threads of this process; very many where `/proc` is not mounted.
 pub(crate) fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(usize::MAX, Iterator::count)
+    // Each is a directory, and so a link; two more are the directory itself.
+    std::fs::metadata("/proc/self/task").map_or(usize::MAX, |meta| (meta.st_nlink() as usize).saturating_sub(2))
 }
 
 /// Number of CPUs of the system that are on line.
 pub(crate) fn cpus() -> Option<usize> {
     // SAFETY: sysconf(3) has no preconditions.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).ok().filter(|&cpus| cpus > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn threads_are_counted() {
+        let (all_run, all_seen) = (Barrier::new(4), Barrier::new(4));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    all_run.wait();
+                    all_seen.wait();
+                });
+            }
+            all_run.wait();
+            let counted = threads();
+            let listed = std::fs::read_dir("/proc/self/task").unwrap().count();
+            all_seen.wait();
+            // Other tests' threads come and go.
+            assert!(counted >= 4 && listed >= 4, "{counted} {listed}");
+        });
+    }
+
+    #[test]
+    fn this_process_runs_and_has_a_start() {
+        assert!(matches!(state(std::process::id()), Some('R' | 'S')));
+        assert!(start_time(std::process::id()).unwrap() > 0);
+        assert_eq!(start_time(0), None);
+    }
 }
