@@ -92,3 +92,10 @@ pub(crate) fn cpus() -> Option<usize> {
     // SAFETY: sysconf(3) has no preconditions.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).ok().filter(|&cpus| cpus > 0)
 }
+
+/// CPUs the machine has switched on, whether this process may use them or not.
+pub(crate) fn online_cpus() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).unwrap_or(1)
+}
