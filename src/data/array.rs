@@ -123,6 +123,9 @@ impl<T: Element> Shared for Array<T> {
         let found = options.len as u64;
         size.ok_or_else(|| SegmentError::InvalidSize { what: "an array's length", found, why }.into())
     }
+    fn zeroed(options: &ArrayOptions<T>) -> u64 {
+        if options.initial.len() < options.len { u64::MAX } else { ELEMENTS }
+    }
     fn build(options: &ArrayOptions<T>, start: *mut u8, _: BodyId) -> Result<()> {
         let body = start.cast::<ArrayBody>();
         // SAFETY: the body has room for the struct and `len` elements, is 64-byte aligned, and nobody else reaches it yet.
