@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-/// The receiving end of a pipe: see [`channel`]. It can be sent to another thread, and, as an argument or in a message, to
+/// The receiving end of a pipe: see [`crate::channel()`]. It can be sent to another thread, and, as an argument or in a message, to
 /// another process; it belongs to one at a time.
 ///
 /// Crash behaviour: see the table at the head of the module `channel::pipe` in the sources and in `docs/reliability.md`.

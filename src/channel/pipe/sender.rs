@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The sending end of a pipe: see [`channel`]. It can be sent to another thread, and, as an argument or in a message, to another
+/// The sending end of a pipe: see [`crate::channel()`]. It can be sent to another thread, and, as an argument or in a message, to another
 /// process; it belongs to one at a time.
 ///
 /// Dropped, its process killed or its last handle gone, the receiver gets what is left and then the end of the file; a named
