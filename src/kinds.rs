@@ -47,6 +47,7 @@ const ALL: &[&Kind] = &[
     &crate::data::array::KIND,
     &crate::channel::queue::KIND,
     &crate::channel::pod::KIND,
+    &crate::channel::pipe::KIND,
     &crate::channel::connection::KIND,
     &crate::process::KIND,
     &crate::pool::KIND,

@@ -7,6 +7,7 @@
 //! | processes | [`Process`], `#[shmkit::main]` |
 //! | workers that run functions | [`Pool`] |
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
+//! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
 //! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
 //!
@@ -32,7 +33,7 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
-pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, pipe};
+pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
 pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};

@@ -188,6 +188,12 @@
 #define SHMKIT_ROLE_FIRST UINT32_C(1)
 /* Role of a pipe's receiving end, and of a connection's second end. */
 #define SHMKIT_ROLE_SECOND UINT32_C(2)
+/* End of a pipe: nobody has had it yet. */
+#define SHMKIT_END_NEW UINT32_C(0)
+/* End of a pipe: closed for good. */
+#define SHMKIT_END_CLOSED UINT32_C(1)
+/* End of a pipe: somebody has it or had it; its reference cells say which. */
+#define SHMKIT_END_USED UINT32_C(2)
 
 /* Token: A participant's token; never 0. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_TOKEN_SLOT_SHIFT 0
@@ -753,22 +759,24 @@ typedef struct shmkit_pipe_body {
     SHMKIT_ATOMIC(uint64_t) tail;
     /* 136: Token of the process that sends; 0 for none. */
     SHMKIT_ATOMIC(uint32_t) sender;
-    /* 140: 1 once the sender said that there is no more. */
-    SHMKIT_ATOMIC(uint32_t) sender_closed;
+    /* 140: `END_…` of the sending end. */
+    SHMKIT_ATOMIC(uint32_t) sender_state;
     /* 144: Zero. */
     uint64_t reserved1[14];
     /* 256: Elements received. */
     SHMKIT_ATOMIC(uint64_t) head;
     /* 264: Token of the process that receives; 0 for none. */
     SHMKIT_ATOMIC(uint32_t) receiver;
-    /* 268: 1 once the receiver said that it takes no more. */
-    SHMKIT_ATOMIC(uint32_t) receiver_closed;
+    /* 268: `END_…` of the receiving end. */
+    SHMKIT_ATOMIC(uint32_t) receiver_state;
     /* 272: Zero. */
     uint64_t reserved2[14];
     /* 384: Wait word: not empty. */
     SHMKIT_ATOMIC(uint32_t) not_empty;
-    /* 388: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved3[15];
+    /* 388: Not 0 when a holder of the receiving end has left: the sender looks whether there is any, and clears it. A hint. */
+    SHMKIT_ATOMIC(uint32_t) receiver_left;
+    /* 392: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved3[14];
     /* 448: Wait word: not full. */
     SHMKIT_ATOMIC(uint32_t) not_full;
     /* 452: Zero. */
@@ -788,22 +796,24 @@ SHMKIT_ASSERT(offsetof(shmkit_pipe_body, tail) == 128, "offset of tail of shmkit
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->tail) == 8, "size of tail of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, sender) == 136, "offset of sender of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->sender) == 4, "size of sender of shmkit_pipe_body");
-SHMKIT_ASSERT(offsetof(shmkit_pipe_body, sender_closed) == 140, "offset of sender_closed of shmkit_pipe_body");
-SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->sender_closed) == 4, "size of sender_closed of shmkit_pipe_body");
+SHMKIT_ASSERT(offsetof(shmkit_pipe_body, sender_state) == 140, "offset of sender_state of shmkit_pipe_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->sender_state) == 4, "size of sender_state of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, reserved1) == 144, "offset of reserved1 of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->reserved1) == 112, "size of reserved1 of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, head) == 256, "offset of head of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->head) == 8, "size of head of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, receiver) == 264, "offset of receiver of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->receiver) == 4, "size of receiver of shmkit_pipe_body");
-SHMKIT_ASSERT(offsetof(shmkit_pipe_body, receiver_closed) == 268, "offset of receiver_closed of shmkit_pipe_body");
-SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->receiver_closed) == 4, "size of receiver_closed of shmkit_pipe_body");
+SHMKIT_ASSERT(offsetof(shmkit_pipe_body, receiver_state) == 268, "offset of receiver_state of shmkit_pipe_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->receiver_state) == 4, "size of receiver_state of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, reserved2) == 272, "offset of reserved2 of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->reserved2) == 112, "size of reserved2 of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, not_empty) == 384, "offset of not_empty of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->not_empty) == 4, "size of not_empty of shmkit_pipe_body");
-SHMKIT_ASSERT(offsetof(shmkit_pipe_body, reserved3) == 388, "offset of reserved3 of shmkit_pipe_body");
-SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->reserved3) == 60, "size of reserved3 of shmkit_pipe_body");
+SHMKIT_ASSERT(offsetof(shmkit_pipe_body, receiver_left) == 388, "offset of receiver_left of shmkit_pipe_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->receiver_left) == 4, "size of receiver_left of shmkit_pipe_body");
+SHMKIT_ASSERT(offsetof(shmkit_pipe_body, reserved3) == 392, "offset of reserved3 of shmkit_pipe_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->reserved3) == 56, "size of reserved3 of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, not_full) == 448, "offset of not_full of shmkit_pipe_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pipe_body *)0)->not_full) == 4, "size of not_full of shmkit_pipe_body");
 SHMKIT_ASSERT(offsetof(shmkit_pipe_body, reserved4) == 452, "offset of reserved4 of shmkit_pipe_body");

@@ -33,6 +33,12 @@ constants! { CONSTANTS:
     ROLE_FIRST: u32 = 1;
     /// Role of a pipe's receiving end, and of a connection's second end.
     ROLE_SECOND: u32 = 2;
+    /// End of a pipe: nobody has had it yet.
+    END_NEW: u32 = 0;
+    /// End of a pipe: closed for good.
+    END_CLOSED: u32 = 1;
+    /// End of a pipe: somebody has it or had it; its reference cells say which.
+    END_USED: u32 = 2;
 }
 
 layout! {
@@ -184,22 +190,24 @@ layout! {
         128 => tail: AtomicU64,
         /// Token of the process that sends; 0 for none.
         136 => sender: AtomicU32,
-        /// 1 once the sender said that there is no more.
-        140 => sender_closed: AtomicU32,
+        /// `END_…` of the sending end.
+        140 => sender_state: AtomicU32,
         /// Zero.
         144 => reserved1: [u64; 14],
         /// Elements received.
         256 => head: AtomicU64,
         /// Token of the process that receives; 0 for none.
         264 => receiver: AtomicU32,
-        /// 1 once the receiver said that it takes no more.
-        268 => receiver_closed: AtomicU32,
+        /// `END_…` of the receiving end.
+        268 => receiver_state: AtomicU32,
         /// Zero.
         272 => reserved2: [u64; 14],
         /// Wait word: not empty.
         384 => not_empty: AtomicU32,
+        /// Not 0 when a holder of the receiving end has left: the sender looks whether there is any, and clears it. A hint.
+        388 => receiver_left: AtomicU32,
         /// Zero.
-        388 => reserved3: [AtomicU32; 15],
+        392 => reserved3: [AtomicU32; 14],
         /// Wait word: not full.
         448 => not_full: AtomicU32,
         /// Zero.

@@ -3,6 +3,7 @@
 //! | | messages | ends |
 //! |---|---|---|
 //! | [`PodQueue`] | plain-data elements, written and read in place | any number of producers and consumers |
+//! | [`channel()`] | plain-data elements, copied or in place; the fastest | one sender, one receiver |
 //! | [`Queue`] | serde values of any size | any number of producers and consumers |
 //! | [`Connection`] | serde values or bytes, of any size, both ways | two, each held by any number of processes |
 //!
@@ -12,6 +13,7 @@
 mod codec;
 pub(crate) mod connection;
 mod message;
+pub(crate) mod pipe;
 pub(crate) mod pod;
 mod port;
 pub(crate) mod queue;
@@ -19,5 +21,6 @@ mod recovery;
 mod ring;
 
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
+pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
 pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
 pub use queue::{Message, Queue, QueueOptions};

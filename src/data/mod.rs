@@ -11,8 +11,10 @@ pub(crate) mod array;
 mod guard;
 mod number;
 pub(crate) mod value;
+mod views;
 mod words;
 
-pub use array::{Array, ArrayGuard, ArrayOptions, Atomics, RawRange};
+pub use array::{Array, ArrayGuard, ArrayOptions};
 pub use number::{Integer, Number};
 pub use value::{Value, ValueGuard, ValueOptions};
+pub use views::{Atomics, RawRange};

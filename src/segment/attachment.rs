@@ -168,6 +168,11 @@ impl Attachment {
         }
     }
 
+    /// The word that [`Attachment::token`] reads: 0 in a forked child that has not joined yet.
+    pub(crate) fn token_word(&self) -> &AtomicU32 {
+        self.own.token()
+    }
+
     /// This process's slot, if it has joined.
     pub(crate) fn own_slot(&self) -> Option<u32> {
         match self.own.token().load(Ordering::Relaxed) {

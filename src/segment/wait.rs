@@ -12,7 +12,7 @@
 
 use super::Attachment;
 use crate::error::Result;
-use crate::sys::{futex, membarrier};
+use crate::sys::{futex, membarrier, proc};
 use shmkit_layouts::words::EVENT_WAITING;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,6 +26,8 @@ pub(crate) const LONGEST_SLICE: Duration = Duration::from_secs(1);
 const SHORT_SLICE: Duration = Duration::from_millis(1);
 /// How long one spins before one sleeps: about what waking a sleeper costs.
 const SPIN: Duration = Duration::from_micros(20);
+/// Looks at the state without a pause between them.
+const CLOSE_LOOKS: u32 = 200;
 
 /// Until when one waits.
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +61,79 @@ impl Deadline {
     }
 }
 
-/// Whether spinning can help: not on one CPU.
-fn spins() -> bool {
-    static SPINS: OnceLock<bool> = OnceLock::new();
-    *SPINS.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1))
+/// What spinning is good for, by the CPUs this process may use.
+#[derive(Clone, Copy)]
+enum Spins {
+    /// Nothing: the machine has one CPU.
+    Never,
+    /// On one of several CPUs: something if the other side runs on another one.
+    IfItHelps,
+    /// Usually something.
+    Always,
 }
 
-/// Runs `attempt` for a bounded time, with pauses that grow.
+/// Spins in a row that gave nothing, of a process on one of several CPUs.
+static IN_VAIN: AtomicU32 = AtomicU32::new(0);
+
+/// After so many spins in vain only every 64th time is tried: the other side seems to run on the same CPU.
+const FEW: u32 = 4;
+
+/// Whether to spin this time.
+fn spins() -> bool {
+    static SPINS: OnceLock<Spins> = OnceLock::new();
+    let spins = *SPINS.get_or_init(|| {
+        let usable = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+        match usable {
+            1 if proc::cpus().is_some_and(|cpus| cpus > 1) => Spins::IfItHelps,
+            1 => Spins::Never,
+            _ => Spins::Always,
+        }
+    });
+    match spins {
+        Spins::Never => false,
+        Spins::Always => true,
+        // Relaxed: a statistic.
+        Spins::IfItHelps => {
+            let in_vain = IN_VAIN.fetch_add(1, Ordering::Relaxed);
+            in_vain < FEW || in_vain.is_multiple_of(64)
+        }
+    }
+}
+
+/// What a spin gave: it helped.
+fn helped<R>(taken: R) -> Result<Option<R>> {
+    if IN_VAIN.load(Ordering::Relaxed) != 0 {
+        IN_VAIN.store(0, Ordering::Relaxed);
+    }
+    Ok(Some(taken))
+}
+
+/// Looks whether `attempt` gives something, for a bounded time and closely: for attempts that only read until they can take.
+fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
+    if !spins() || deadline.is_over() {
+        return Ok(None);
+    }
+    // An answer of another core takes about 100 ns, a pause 25 and a look at the clock as long: they come later.
+    for _ in 0..CLOSE_LOOKS {
+        if let Some(taken) = attempt()? {
+            return helped(taken);
+        }
+    }
+    let start = Instant::now();
+    loop {
+        for _ in 0..8 {
+            std::hint::spin_loop();
+            if let Some(taken) = attempt()? {
+                return helped(taken);
+            }
+        }
+        if start.elapsed() >= SPIN {
+            return Ok(None);
+        }
+    }
+}
+
+/// Runs `attempt` for a bounded time, with pauses that grow: for attempts that write to the word everybody wants.
 pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
     if !spins() || deadline.is_over() {
         return Ok(None);
@@ -77,7 +145,7 @@ pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<O
             std::hint::spin_loop();
         }
         if let Some(taken) = attempt()? {
-            return Ok(Some(taken));
+            return helped(taken);
         }
         if start.elapsed() >= SPIN {
             return Ok(None);
@@ -101,7 +169,7 @@ pub(crate) fn wait<R>(
     if deadline.is_over() {
         return Ok(None);
     }
-    if let Some(taken) = spin(&deadline, &mut attempt)? {
+    if let Some(taken) = watch(&deadline, &mut attempt)? {
         return Ok(Some(taken));
     }
     sleep(attachment, event, deadline, attempt)
