@@ -7,4 +7,6 @@
 //! Run them with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations.
 
 pub mod explorer;
+pub mod mutex;
 pub mod queue;
+pub mod waiting;
