@@ -9,4 +9,6 @@
 pub mod explorer;
 pub mod mutex;
 pub mod queue;
+pub mod read_link;
+pub mod registry;
 pub mod waiting;
