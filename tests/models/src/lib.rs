@@ -6,6 +6,7 @@
 //!
 //! Run them with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations.
 
+pub mod directory;
 pub mod explorer;
 mod life;
 pub mod mutex;
