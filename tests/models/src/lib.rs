@@ -6,5 +6,12 @@
 //!
 //! Run them with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations.
 
+pub mod directory;
 pub mod explorer;
+mod life;
+pub mod mutex;
 pub mod queue;
+pub mod read_link;
+pub mod references;
+pub mod registry;
+pub mod waiting;

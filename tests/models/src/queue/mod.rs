@@ -64,6 +64,7 @@ mod steps;
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::explorer::{Broken, Model, Successors};
+use crate::life::Life;
 use recovery::Recoverer;
 use steps::{Consumer, Producer};
 
@@ -203,15 +204,6 @@ struct Message {
     committed: u8,
     /// The last receiver, `NONE` if that one was killed, 0 before the first.
     receiver: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
-#[repr(u8)]
-enum Life {
-    Alive,
-    Killed,
-    /// Recovery is over: a new process may take the number.
-    Recovered,
 }
 
 /// All words and processes. Producers have the numbers from 1, consumers follow.

@@ -2,7 +2,8 @@
 
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{BlockState, BlockWord, Bug, Life, NONE, Queue, Recovery, SLOTS, Slot, SlotState, State};
+use super::{BlockState, BlockWord, Bug, NONE, Queue, Recovery, SLOTS, Slot, SlotState, State};
+use crate::life::Life;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(u8)]

@@ -2,8 +2,9 @@
 
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{Block, BlockState, BlockWord, Bug, Life, MAX_PRODUCERS, NONE, Queue, SLOTS, Slot, SlotState, State};
+use super::{Block, BlockState, BlockWord, Bug, MAX_PRODUCERS, NONE, Queue, SLOTS, Slot, SlotState, State};
 use crate::explorer::Broken;
+use crate::life::Life;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(u8)]
