@@ -325,6 +325,35 @@ fn a_value_that_cannot_be_written_takes_no_room() {
     segment.verify().unwrap();
 }
 
+/// Panics when it is written, or when it is read.
+struct Panicky(bool);
+
+impl Serialize for Panicky {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 { std::panic::resume_unwind(Box::new("write")) } else { serializer.serialize_i64(7) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Panicky {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        std::panic::resume_unwind(Box::new("read"))
+    }
+}
+
+#[test]
+fn a_panic_while_a_value_is_written_or_read_takes_no_room() {
+    let segment = common::named("panic");
+    let queue = Queue::<Panicky>::bounded_in(&segment, 1).unwrap();
+    let panics = |work: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err();
+    for _ in 0..200 {
+        assert!(panics(&|| queue.put(Panicky(true)).unwrap()));
+        queue.try_put(Panicky(false)).unwrap();
+        assert!(panics(&|| drop(queue.get())));
+    }
+    assert!(queue.is_empty());
+    segment.verify().unwrap();
+}
+
 #[test]
 fn batches_keep_the_order() {
     let queue = Queue::bounded(100).unwrap();

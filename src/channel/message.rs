@@ -109,7 +109,10 @@ impl Port {
             block: self.first_id + claimed.index,
             generation: claimed.generation(),
         };
+        take_refusal();
+        let on_panic = Unwinding { port: self, claimed };
         let (encoded, has_handles) = sending(carrier, || codec::encode(value, self.writer(claimed)));
+        std::mem::forget(on_panic);
         let written = Written { claimed, is_long: false, has_handles };
         match encoded {
             Ok((tag, output)) => self.finish(written, tag, &output),
@@ -237,6 +240,7 @@ impl Port {
     /// Decodes the message in a taken block and releases the block.
     #[inline]
     pub(super) fn receive<T: DeserializeOwned>(&self, claimed: Claimed) -> Result<T> {
+        take_refusal();
         self.receive_with(claimed, false, codec::decode)?.map_err(|why| refusal("read", why))
     }
 
@@ -267,7 +271,14 @@ impl Port {
         if !hold {
             self.release(claimed, found.is_long, false);
         }
-        let value = read(found.tag, bytes);
+        let value = if hold {
+            let on_panic = Unwinding { port: self, claimed };
+            let value = read(found.tag, bytes);
+            std::mem::forget(on_panic);
+            value
+        } else {
+            read(found.tag, bytes)
+        };
         if hold {
             failpoint!("queue.decoded");
             self.release(claimed, found.is_long, found.has_handles);
@@ -310,6 +321,18 @@ impl Found {
             bytes.set_len(self.len);
         }
         bytes
+    }
+}
+
+/// Gives the block back, with all that its message has, when the user's own code panics.
+struct Unwinding<'a> {
+    port: &'a Port,
+    claimed: Claimed,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.port.release(self.claimed, true, true);
     }
 }
 

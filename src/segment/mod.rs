@@ -262,7 +262,7 @@ impl SegmentBuilder {
             header_size: size_of::<SegmentHeader>() as u32,
             max_participants: self.max_participants,
             max_size: size,
-            page_size: rustix::param::page_size() as u32,
+            page_size: crate::sys::memory::page_size(),
             unit_size: UNIT_SIZE as u32,
             segment_id: [
                 u64::from_le_bytes(id[..8].try_into().expect("8 bytes")),

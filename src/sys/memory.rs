@@ -3,6 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Bytes of a page. Asked of libc: rustix reads the vDSO, which Valgrind hides.
+pub(crate) fn page_size() -> u32 {
+    // SAFETY: sysconf(3) has no preconditions.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u32 }
+}
+
 /// Bytes this process may still use by the limits of its memory cgroup and its ancestors; `None` without a limit.
 pub(crate) fn cgroup_free() -> Option<u64> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
