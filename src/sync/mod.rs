@@ -7,6 +7,7 @@ pub(crate) mod mutex;
 pub(crate) mod rlock;
 pub(crate) mod semaphore;
 
+pub use crate::segment::interrupt::set_interrupt_check;
 pub use event::{Event, EventOptions};
 pub use mutex::{Lock, LockError, LockGuard, LockOptions, Mutex, MutexGuard, MutexOptions, Recovered, Unlocked};
 pub use rlock::{RLock, RLockGuard, RLockOptions};
