@@ -1,6 +1,6 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
-use shmkit::{Event, Lock, Mutex, RLock, Segment, Semaphore};
+use shmkit::{Event, Lock, Mutex, PermitSemaphore, RLock, Segment, Semaphore};
 use std::time::Duration;
 
 /// Time-outs are zero: nobody else is there to wait for.
@@ -14,6 +14,7 @@ pub struct Opened {
     mutex: Option<Mutex<[u64; 4]>>,
     semaphore: Option<Semaphore>,
     event: Option<Event>,
+    permits: Option<PermitSemaphore>,
 }
 
 /// Puts an object of every kind into a sound segment.
@@ -24,6 +25,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         mutex: Some(segment.mutex("mutex").create()?),
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
+        permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
     })
 }
 
@@ -35,6 +37,7 @@ pub fn open(segment: &Segment) -> Opened {
         mutex: segment.mutex("mutex").open().ok(),
         semaphore: segment.semaphore("semaphore").open().ok(),
         event: segment.event("event").open().ok(),
+        permits: segment.permit_semaphore("permits").open().ok(),
     }
 }
 
@@ -81,6 +84,13 @@ fn sync(opened: &Opened) {
         event.set();
         let _ = event.wait_timeout(NOW);
         event.clear();
+    }
+    if let Some(permits) = &opened.permits {
+        let _ = permits.acquire_timeout(NOW).map(|permit| permit.forget());
+        let permit = permits.try_acquire();
+        let _ = permits.release();
+        assert!(permits.value() <= permits.permits(), "more permits than there are");
+        drop(permit);
     }
 }
 
