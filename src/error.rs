@@ -263,6 +263,9 @@ pub enum SyncError {
     /// Locked by this thread already.
     #[error("the lock is held by this thread already: waiting for it would never end")]
     Deadlock,
+    /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
+    #[error("the wait was interrupted by a signal")]
+    Interrupted,
 }
 
 /// Errors of queues, pipes and connections.
@@ -493,6 +496,7 @@ impl Error {
                     SyncError::NotOwner { .. } => 5,
                     SyncError::TooManyPermits { .. } => 6,
                     SyncError::Deadlock => 7,
+                    SyncError::Interrupted => 8,
                 }
             }
             Error::Channel(error) => {

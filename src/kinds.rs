@@ -43,6 +43,7 @@ const ALL: &[&Kind] = &[
     &crate::sync::rlock::KIND,
     &crate::sync::semaphore::KIND,
     &crate::sync::event::KIND,
+    &crate::sync::permits::KIND,
     &crate::data::value::KIND,
     &crate::data::array::KIND,
     &crate::channel::queue::KIND,

@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Connection, Event, Lock, Mutex, PodQueue, Queue, RLock, Receiver, Segment, Semaphore, Sender, Value,
-    channel::pipe_in,
+    Array, Connection, Event, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock, Receiver, Segment, Semaphore,
+    Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub struct Opened {
     mutex: Option<Mutex<[u64; 4]>>,
     semaphore: Option<Semaphore>,
     event: Option<Event>,
+    permits: Option<PermitSemaphore>,
     small: Option<Value<u64>>,
     large: Option<Value<[u64; 6]>>,
     array: Option<Array<u64>>,
@@ -39,6 +40,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         mutex: Some(segment.mutex("mutex").create()?),
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
+        permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
         small: Some(segment.value("small").initial(5).create()?),
         large: Some(segment.value("large").initial([7; 6]).create()?),
         array: Some(segment.array("array").len(20).create()?),
@@ -71,6 +73,7 @@ pub fn open(segment: &Segment) -> Opened {
         mutex: segment.mutex("mutex").open().ok(),
         semaphore: segment.semaphore("semaphore").open().ok(),
         event: segment.event("event").open().ok(),
+        permits: segment.permit_semaphore("permits").open().ok(),
         small: segment.value("small").open().ok(),
         large: segment.value("large").open().ok(),
         array: segment.array("array").open().ok(),
@@ -130,6 +133,13 @@ fn sync(opened: &Opened) {
         event.set();
         let _ = event.wait_timeout(NOW);
         event.clear();
+    }
+    if let Some(permits) = &opened.permits {
+        let _ = permits.acquire_timeout(NOW).map(|permit| permit.forget());
+        let permit = permits.try_acquire();
+        let _ = permits.release();
+        assert!(permits.value() <= permits.permits(), "more permits than there are");
+        drop(permit);
     }
 }
 

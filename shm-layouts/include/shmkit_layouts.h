@@ -102,6 +102,8 @@
 #define SHMKIT_KIND_SPAWN UINT32_C(12)
 /* The workers of a pool and the tasks they hold. */
 #define SHMKIT_KIND_POOL UINT32_C(13)
+/* A semaphore whose permits have owners. */
+#define SHMKIT_KIND_PERMITS UINT32_C(20)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -614,6 +616,24 @@ SHMKIT_ASSERT(offsetof(shmkit_event_body, event) == 4, "offset of event of shmki
 SHMKIT_ASSERT(sizeof(((shmkit_event_body *)0)->event) == 4, "size of event of shmkit_event_body");
 SHMKIT_ASSERT(offsetof(shmkit_event_body, reserved) == 8, "offset of reserved of shmkit_event_body");
 SHMKIT_ASSERT(sizeof(((shmkit_event_body *)0)->reserved) == 56, "size of reserved of shmkit_event_body");
+
+/* Semaphore whose permits have owners. One u32 for each permit, the holder's token or 0, follows: at byte 192 of the body. */
+typedef struct shmkit_permits_body {
+    /* 0: How many permits there are. */
+    SHMKIT_ALIGNED(64) uint32_t permits;
+    /* 4: Wait word. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[14];
+} shmkit_permits_body;
+SHMKIT_ASSERT(sizeof(shmkit_permits_body) == 64, "size of shmkit_permits_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_permits_body) == 64, "alignment of shmkit_permits_body");
+SHMKIT_ASSERT(offsetof(shmkit_permits_body, permits) == 0, "offset of permits of shmkit_permits_body");
+SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->permits) == 4, "size of permits of shmkit_permits_body");
+SHMKIT_ASSERT(offsetof(shmkit_permits_body, event) == 4, "offset of event of shmkit_permits_body");
+SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->event) == 4, "size of event of shmkit_permits_body");
+SHMKIT_ASSERT(offsetof(shmkit_permits_body, reserved) == 8, "offset of reserved of shmkit_permits_body");
+SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->reserved) == 56, "size of reserved of shmkit_permits_body");
 
 /* Bounded queue for many producers and consumers: an index ring over a pool of owned blocks. */
 typedef struct shmkit_queue_body {

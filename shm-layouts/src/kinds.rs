@@ -27,6 +27,8 @@ constants! { CONSTANTS:
     KIND_SPAWN: u32 = 12;
     /// The workers of a pool and the tasks they hold.
     KIND_POOL: u32 = 13;
+    /// A semaphore whose permits have owners.
+    KIND_PERMITS: u32 = 20;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -45,6 +47,7 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_ARRAY => "array",
         KIND_SPAWN => "spawn record",
         KIND_POOL => "pool",
+        KIND_PERMITS => "permit semaphore",
         _ => "unknown",
     }
 }

@@ -107,6 +107,16 @@ layout! {
         8 => reserved: [AtomicU32; 14],
     }
 
+    /// Semaphore whose permits have owners. One u32 for each permit, the holder's token or 0, follows: at byte 192 of the body.
+    struct PermitsBody: 64 bytes, aligned 64 {
+        /// How many permits there are.
+        0 => permits: u32,
+        /// Wait word.
+        4 => event: AtomicU32,
+        /// Zero.
+        8 => reserved: [AtomicU32; 14],
+    }
+
     /// Bounded queue for many producers and consumers: an index ring over a pool of owned blocks.
     struct QueueBody: 512 bytes, aligned 128 {
         /// Messages it can hold.

@@ -87,6 +87,7 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::RLockBody::REFLECT,
     crate::objects::SemaphoreBody::REFLECT,
     crate::objects::EventBody::REFLECT,
+    crate::objects::PermitsBody::REFLECT,
     crate::objects::QueueBody::REFLECT,
     crate::objects::BlockMeta::REFLECT,
     crate::objects::ConnectionBody::REFLECT,

@@ -14,6 +14,7 @@ use super::worker::{Initializer, Orders, work};
 use crate::channel::Queue;
 use crate::error::{ChannelError, Error, Result, TaskError};
 use crate::process::{ExitStatus, Process};
+use crate::segment::interrupt::shielded;
 use crate::segment::{locked, session};
 use crate::sys::module::Place;
 use std::any::Any;
@@ -137,7 +138,7 @@ impl Shared {
             }
         }
         let manager = Arc::clone(&shared);
-        match std::thread::Builder::new().name("shmkit-pool".to_owned()).spawn(move || manager.manage()) {
+        match std::thread::Builder::new().name("shmkit-pool".to_owned()).spawn(move || shielded(|| manager.manage())) {
             Ok(manager) => Ok((shared, manager)),
             Err(error) => {
                 shared.terminate();

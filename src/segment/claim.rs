@@ -9,8 +9,8 @@
 //! ```
 //! Model: `mc_mutex` (`tests/models`).
 
-use super::Attachment;
 use super::wait::{self, Deadline, FIRST_SLICE};
+use super::{Attachment, interrupt};
 use crate::error::{Result, SyncError, corrupt};
 use crate::sys::futex;
 use shmkit_layouts::segment::{SLOT_NOBODY, SLOT_POISON};
@@ -85,13 +85,18 @@ fn lock_slow(attachment: &Attachment, word: &AtomicU32, deadline: Deadline, what
             return Ok(how);
         }
         let left = deadline.left().unwrap_or(FIRST_SLICE);
-        if left.is_zero() {
+        let failed = if left.is_zero() {
+            let holder = attachment.holder(owner(word));
+            Some(SyncError::TimedOut { what, waited: deadline.waited(), holder }.into())
+        } else {
+            interrupt::check().err()
+        };
+        if let Some(error) = failed {
             // The mark stays: it costs one wake without a sleeper. The wake that came with my last sleep goes on.
             if slept {
                 futex::wake(word, 1);
             }
-            let holder = attachment.holder(owner(word));
-            return Err(SyncError::TimedOut { what, waited: deadline.waited(), holder }.into());
+            return Err(error);
         }
         slept |= await_release(attachment, word, FIRST_SLICE.min(left));
     }

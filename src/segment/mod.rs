@@ -19,6 +19,7 @@
 mod attachment;
 pub(crate) mod claim;
 mod heap;
+pub(crate) mod interrupt;
 pub(crate) mod object;
 mod objects;
 mod recovery;

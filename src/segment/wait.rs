@@ -8,9 +8,9 @@
 //! ```
 //! The barrier is asymmetric: publishers pay a compiler fence, sleepers pay `membarrier(2)`. A sleep never relies on the
 //! wake-up alone: it is sliced, and after each slice the registry is searched for dead participants, whose recovery wakes
-//! everybody. Model: `mc_ec`, protocol 1 (`tests/models`).
+//! everybody. Before each sleep the program may end the wait ([`interrupt`]). Model: `mc_ec`, protocol 1 (`tests/models`).
 
-use super::Attachment;
+use super::{Attachment, interrupt};
 use crate::error::Result;
 use crate::sys::{futex, membarrier, proc};
 use shmkit_layouts::words::EVENT_WAITING;
@@ -192,22 +192,18 @@ fn sleep<R>(
             continue;
         }
         let slice = if membarrier::sleeper() { longest } else { SHORT_SLICE };
-        let outcome = attempt();
-        match outcome {
-            Ok(None) => {}
-            taken => {
-                if slept {
-                    futex::wake(event, 1);
-                }
-                return taken;
-            }
-        }
         let left = deadline.left().unwrap_or(slice);
-        if left.is_zero() {
+        let over = match attempt() {
+            Ok(None) if left.is_zero() => Some(Ok(None)),
+            Ok(None) => interrupt::check().err().map(Err),
+            taken => Some(taken),
+        };
+        if let Some(outcome) = over {
+            // Where something was taken, more may remain; where nothing was, the wake-up of the last sleep is another's.
             if slept {
                 futex::wake(event, 1);
             }
-            return Ok(None);
+            return outcome;
         }
         let started = Instant::now();
         let _ = futex::wait(event, marked, slice.min(left));

@@ -2,12 +2,17 @@
 //!
 //! All are made of one lock word ([`crate::segment`]'s `claim`) or one count, and wait by one protocol (`wait`).
 
+mod bounded;
 pub(crate) mod event;
 pub(crate) mod mutex;
+pub(crate) mod permits;
 pub(crate) mod rlock;
 pub(crate) mod semaphore;
 
+pub use crate::segment::interrupt::set_interrupt_check;
+pub use bounded::{BoundedSemaphore, BoundedSemaphoreOptions};
 pub use event::{Event, EventOptions};
 pub use mutex::{Lock, LockError, LockGuard, LockOptions, Mutex, MutexGuard, MutexOptions, Recovered, Unlocked};
+pub use permits::{PermitGuard, PermitSemaphore, PermitSemaphoreOptions};
 pub use rlock::{RLock, RLockGuard, RLockOptions};
 pub use semaphore::{Semaphore, SemaphoreGuard, SemaphoreOptions};

@@ -31,7 +31,8 @@ fn wake(attachment: &crate::segment::Attachment, body: &crate::segment::Extent) 
 /// The most permits a semaphore can have, as in Python.
 pub const MAX_PERMITS: u32 = i32::MAX as u32;
 
-/// A counting semaphore: Python's `Semaphore`, and with [`Semaphore::bounded`] its `BoundedSemaphore`.
+/// A counting semaphore: Python's `Semaphore`. See [`crate::BoundedSemaphore`] for one with a limit, and
+/// [`crate::PermitSemaphore`] for one whose permits come back when their holder dies.
 ///
 /// Permits have no owner: those of a killed process are lost.
 ///
@@ -62,8 +63,8 @@ unsafe impl Sync for Semaphore {}
 /// What a semaphore starts with.
 #[derive(Debug, Clone, Copy)]
 pub struct SemaphoreOptions {
-    initial: u32,
-    maximum: u32,
+    pub(super) initial: u32,
+    pub(super) maximum: u32,
 }
 
 impl Shared for Semaphore {
@@ -119,7 +120,8 @@ impl Semaphore {
         create(segment, None, &SemaphoreOptions { initial, maximum: MAX_PERMITS }, false)
     }
 
-    /// A new one in the session segment that never has more than its `initial` permits.
+    /// A new one in the session segment that never has more than its `initial` permits: a [`crate::BoundedSemaphore`] by
+    /// another name.
     ///
     /// # Errors
     /// As [`Semaphore::new`].
@@ -130,6 +132,11 @@ impl Semaphore {
     /// Permits there are at this instant.
     pub fn value(&self) -> u32 {
         atomic!(self.body, count).load(Ordering::Relaxed).min(self.maximum)
+    }
+
+    /// The most permits it may have.
+    pub fn maximum(&self) -> u32 {
+        self.maximum
     }
 
     fn take(&self) -> bool {

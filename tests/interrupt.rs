@@ -1,0 +1,139 @@
+//! Waits that a signal handler ends.
+
+use shmkit::sync::set_interrupt_check;
+use shmkit::{Error, Event, Lock, Queue, RLock, Result, Semaphore, SyncError};
+use std::cell::RefCell;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Once};
+use std::thread::JoinHandle;
+
+thread_local! {
+    /// What ends the waits of this thread.
+    static FLAG: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Signals that were handled.
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn handle(_: i32) {
+    HANDLED.fetch_add(1, Ordering::SeqCst);
+}
+
+fn prepare() {
+    static PREPARED: Once = Once::new();
+    PREPARED.call_once(|| {
+        // SAFETY: the structure is plain data, and the handler does nothing that a handler must not do.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handle as *const () as usize;
+            libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
+        }
+        set_interrupt_check(Some(|| {
+            FLAG.with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst)))
+        }));
+    });
+}
+
+/// A thread that waits for something until its flag ends the wait.
+struct Waiter<R> {
+    thread: JoinHandle<Result<R>>,
+    flag: Arc<AtomicBool>,
+}
+
+impl<R: Send + 'static> Waiter<R> {
+    fn start(wait: impl FnOnce() -> Result<R> + Send + 'static) -> Waiter<R> {
+        prepare();
+        let flag = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&flag);
+        let (begin, begun) = channel();
+        let thread = std::thread::spawn(move || {
+            FLAG.set(Some(seen));
+            begin.send(()).unwrap();
+            wait()
+        });
+        begun.recv().unwrap();
+        Waiter { thread, flag }
+    }
+
+    /// Runs the handler in the thread once, unless it has ended.
+    fn signal(&self) {
+        let before = HANDLED.load(Ordering::SeqCst);
+        // SAFETY: the thread is not joined yet.
+        unsafe { libc::pthread_kill(self.thread.as_pthread_t(), libc::SIGUSR1) };
+        while HANDLED.load(Ordering::SeqCst) == before && !self.thread.is_finished() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Runs `wait` in a thread, signals it a few times for nothing, then ends the wait.
+fn interrupted<R: Send + 'static>(wait: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    let waiter = Waiter::start(wait);
+    for _ in 0..10 {
+        waiter.signal();
+    }
+    assert!(!waiter.thread.is_finished(), "a handler alone ends no wait");
+    waiter.flag.store(true, Ordering::SeqCst);
+    waiter.signal();
+    waiter.thread.join().unwrap()
+}
+
+fn is_interrupted<R>(outcome: Result<R>) -> bool {
+    matches!(outcome, Err(error @ Error::Sync(SyncError::Interrupted)) if error.code() == 208)
+}
+
+#[test]
+fn every_wait_can_be_left_and_nothing_is_taken() {
+    let event = Event::new().unwrap();
+    let waits = event.clone();
+    assert!(is_interrupted(interrupted(move || waits.wait())));
+
+    let permits = Semaphore::new(0).unwrap();
+    let waits = permits.clone();
+    assert!(is_interrupted(interrupted(move || waits.acquire().map(|permit| permit.forget()))));
+    permits.release().unwrap();
+    assert_eq!(permits.value(), 1, "nobody took it");
+
+    let lock = Lock::new().unwrap();
+    let held = lock.lock().unwrap();
+    let waits = lock.clone();
+    assert!(is_interrupted(interrupted(move || waits.acquire())));
+    drop(held);
+    assert!(!lock.is_locked());
+
+    let rlock = RLock::new().unwrap();
+    let held = rlock.lock().unwrap();
+    let waits = rlock.clone();
+    assert!(is_interrupted(interrupted(move || waits.acquire_timeout(std::time::Duration::from_secs(600)))));
+    drop(held);
+
+    let queue = Queue::<u32>::bounded(1).unwrap();
+    let waits = queue.clone();
+    assert!(is_interrupted(interrupted(move || waits.get())));
+    queue.put(1).unwrap();
+    let waits = queue.clone();
+    assert!(is_interrupted(interrupted(move || waits.put(2))));
+    assert_eq!(queue.get().unwrap(), 1);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_permit_that_meets_an_interrupt_is_taken_once_or_left_to_the_other_sleeper() {
+    for _ in 0..50 {
+        let permits = Semaphore::new(0).unwrap();
+        let (stays, leaves) = (permits.clone(), permits.clone());
+        let stays = Waiter::start(move || stays.acquire().map(|permit| permit.forget()));
+        let leaves = Waiter::start(move || leaves.acquire().map(|permit| permit.forget()));
+        leaves.flag.store(true, Ordering::SeqCst);
+        permits.release().unwrap();
+        leaves.signal();
+        match leaves.thread.join().unwrap() {
+            Ok(()) => permits.release().unwrap(),
+            left => assert!(is_interrupted(left)),
+        }
+        stays.thread.join().unwrap().unwrap();
+        assert_eq!(permits.value(), 0);
+    }
+}
