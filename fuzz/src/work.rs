@@ -1,7 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Connection, Event, Lock, Mutex, PodQueue, Queue, RLock, Segment, Semaphore, Value, channel::pipe_in,
+    Array, Connection, Event, Lock, Mutex, PodQueue, Queue, RLock, Receiver, Segment, Semaphore, Sender, Value,
+    channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -26,10 +27,15 @@ pub struct Opened {
     words: Option<Queue<String>>,
     locks: Option<Queue<Lock>>,
     ends: Option<(Connection, Connection)>,
+    sender: Option<Sender<[u32; 3]>>,
+    receiver: Option<Receiver<[u32; 3]>>,
 }
 
 /// Puts an object of every kind into a sound segment.
 pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
+    let (sender, receiver) = segment.channel("wire").capacity(4).create()?;
+    (0..3).try_for_each(|n| sender.send([n; 3]))?;
+    receiver.recv()?;
     let opened = Opened {
         lock: Some(segment.lock("lock").create()?),
         rlock: Some(segment.rlock("rlock").create()?),
@@ -44,6 +50,8 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         words: Some(segment.queue("words").capacity(8).create()?),
         locks: Some(segment.queue("locks").capacity(4).create()?),
         ends: Some(pipe_in(segment, true)?),
+        sender: Some(sender),
+        receiver: Some(receiver),
     };
     if let (Some(frames), Some(words), Some(locks)) = (&opened.frames, &opened.words, &opened.locks) {
         // Something of everything is under way: read, half read, written, long, a handle.
@@ -72,6 +80,8 @@ pub fn open(segment: &Segment) -> Opened {
         words: segment.queue("words").open().ok(),
         locks: segment.queue("locks").open().ok(),
         ends: pipe_in(segment, true).ok(),
+        sender: segment.channel("wire").open_sender().ok(),
+        receiver: segment.channel("wire").open_receiver().ok(),
     }
 }
 
@@ -183,6 +193,25 @@ fn channels(opened: &Opened) {
     if let Some((first, second)) = &opened.ends {
         let _ = first.poll(NOW);
         let _ = second.try_recv::<String>();
+    }
+    if let Some(sender) = &opened.sender {
+        let _ = sender.len();
+        let _ = sender.try_send([4; 3]);
+        let _ = sender.send_timeout([5; 3], NOW);
+        let _ = sender.try_send_many(&[[6; 3]; 9]);
+    }
+    if let Some(receiver) = &opened.receiver {
+        if let Ok(len) = receiver.len() {
+            assert!(len <= receiver.capacity(), "more elements than there is room for");
+        }
+        let _ = receiver.poll(NOW);
+        let _ = receiver.recv_timeout(NOW);
+        let _ = receiver.try_recv_many(&mut [[0; 3]; 3]);
+        for _ in 0..=2 * receiver.capacity() {
+            if receiver.try_recv().is_err() {
+                break;
+            }
+        }
     }
 }
 
