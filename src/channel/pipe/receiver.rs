@@ -27,6 +27,9 @@ impl<T: Element> Claims for Receiver<T> {
 impl<T: Element> Receiver<T> {
     /// Receives an element. Waits while there is none.
     ///
+    /// A large element is copied less often by [`Receiver::recv_many`] with `std::slice::from_mut`, and not at all by
+    /// [`Receiver::recv_ref`].
+    ///
     /// # Errors
     /// `EndOfFile` if nothing is left and there was a sender and there is none any more, or if it closed its end. `EndTaken`,
     /// `Closed`, `Corrupt`.

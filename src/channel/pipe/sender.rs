@@ -31,6 +31,9 @@ impl<T: Element> Claims for Sender<T> {
 impl<T: Element> Sender<T> {
     /// Sends an element. Waits while the pipe is full.
     ///
+    /// A large element is copied less often by [`Sender::send_many`] with `std::slice::from_ref`, and not at all by
+    /// [`Sender::loan`].
+    ///
     /// # Errors
     /// `BrokenPipe` if there was a receiver and there is none any more, or if it closed its end. One that was killed is missed
     /// when the pipe is full, at the latest. `EndTaken`, `Closed`, `Corrupt`.
