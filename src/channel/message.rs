@@ -21,7 +21,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::objects::{BlockMeta, MESSAGE_HANDLES, TAG_BYTES};
 use std::mem::MaybeUninit;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bytes of a block before the message.
@@ -46,7 +45,7 @@ struct Found {
     has_handles: bool,
 }
 
-/// Takes serialised bytes: into the block as long as they fit, then all of them into a vector.
+/// Takes serialised bytes: into the block as long as they fit, then all of them into a vector; `len` is `room` from there on.
 struct BlockWriter {
     start: *mut u8,
     room: usize,
@@ -57,11 +56,48 @@ struct BlockWriter {
 impl BlockWriter {
     #[cold]
     fn spill(&mut self, data: &[u8]) {
-        let mut all = Vec::with_capacity((self.len + data.len()).max(2 * self.room));
-        // SAFETY: `len` bytes were written there, by this writer, which owns the block.
-        all.extend_from_slice(unsafe { std::slice::from_raw_parts(self.start, self.len) });
+        let (start, len) = (self.start, self.len);
+        let all = self.spilled.get_or_insert_with(|| {
+            let mut all = Vec::with_capacity((len + data.len()).max(2 * len));
+            // SAFETY: `len` bytes were written there, by this writer, which owns the block.
+            all.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
+            all
+        });
         all.extend_from_slice(data);
-        self.spilled = Some(all);
+        // Nothing fits any more.
+        self.len = self.room;
+    }
+}
+
+/// Copies `data` to `to`; numbers, which are short, without a call.
+///
+/// # Safety
+/// There is room for `data.len()` bytes at `to`, which do not overlap `data`.
+#[inline]
+unsafe fn copy_short(data: &[u8], to: *mut u8) {
+    let (from, len) = (data.as_ptr(), data.len());
+    // SAFETY: the caller's; the two halves overlap so that they cover exactly `len` bytes.
+    unsafe {
+        match len {
+            8..=16 => {
+                let (head, tail) = (from.cast::<u64>(), from.add(len - 8).cast::<u64>());
+                let (head, tail) = (head.read_unaligned(), tail.read_unaligned());
+                to.cast::<u64>().write_unaligned(head);
+                to.add(len - 8).cast::<u64>().write_unaligned(tail);
+            }
+            4..=7 => {
+                let (head, tail) = (from.cast::<u32>(), from.add(len - 4).cast::<u32>());
+                let (head, tail) = (head.read_unaligned(), tail.read_unaligned());
+                to.cast::<u32>().write_unaligned(head);
+                to.add(len - 4).cast::<u32>().write_unaligned(tail);
+            }
+            1..=3 => {
+                to.write(*from);
+                to.add(len / 2).write(*from.add(len / 2));
+                to.add(len - 1).write(*from.add(len - 1));
+            }
+            _ => std::ptr::copy_nonoverlapping(from, to, len),
+        }
     }
 }
 
@@ -70,20 +106,25 @@ impl postcard::ser_flavors::Flavor for BlockWriter {
 
     #[inline]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        match &mut self.spilled {
-            Some(all) => all.extend_from_slice(data),
-            None if data.len() <= self.room - self.len => {
-                // SAFETY: the block has `room` bytes, is this process's, and does not overlap what it serialises.
-                unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.start.add(self.len), data.len()) };
-                self.len += data.len();
-            }
-            None => self.spill(data),
+        if data.len() <= self.room - self.len {
+            // SAFETY: the block has `room` bytes, is this process's, and does not overlap what it serialises.
+            unsafe { copy_short(data, self.start.add(self.len)) };
+            self.len += data.len();
+        } else {
+            self.spill(data);
         }
         Ok(())
     }
     #[inline]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.try_extend(&[data])
+        if self.len < self.room {
+            // SAFETY: as in `try_extend`.
+            unsafe { self.start.add(self.len).write(data) };
+            self.len += 1;
+        } else {
+            self.spill(&[data]);
+        }
+        Ok(())
     }
     fn finalize(self) -> postcard::Result<Self> {
         Ok(self)
@@ -104,7 +145,7 @@ impl Port {
     /// Serialises `value` into a block. Gives the block back if that fails.
     pub(super) fn write<T: Serialize + ?Sized>(&self, claimed: Claimed, value: &T) -> Result<Written> {
         let carrier = Carrier::Block {
-            attachment: Arc::clone(&self.object.reference.attachment),
+            attachment: self.attachment(),
             queue: self.object.reference.id.index,
             block: self.first_id + claimed.index,
             generation: claimed.generation(),

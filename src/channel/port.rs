@@ -50,6 +50,7 @@ impl Port {
     }
 
     /// Whether the block was claimed by this very process, and not by the parent it was forked from.
+    #[inline]
     pub(super) fn is_mine(&self, owner: u32) -> bool {
         self.attachment().own_slot() == Some(owner)
     }
@@ -67,11 +68,13 @@ impl Port {
     }
 
     /// Whether nobody is left at the other side.
+    #[inline]
     pub(super) fn is_deserted(&self) -> bool {
         self.peer.is_some_and(|role| !self.object.is_held_as(role))
     }
 
     /// Whether messages are still taken, and somebody is there to take them.
+    #[inline]
     pub(super) fn check_open(&self) -> Result<()> {
         if self.ring.is_closed() {
             return Err(self.closed());
@@ -79,25 +82,35 @@ impl Port {
         if self.is_deserted() { Err(ChannelError::BrokenPipe.into()) } else { Ok(()) }
     }
 
-    #[inline]
+    /// Waits as long as `patience` says; `attempt` has failed already.
+    #[cold]
     fn wait<R>(
         &self,
         event: &AtomicU32,
         patience: Patience,
-        mut attempt: impl FnMut() -> Result<Option<R>>,
+        attempt: impl FnMut() -> Result<Option<R>>,
     ) -> Result<Option<R>> {
-        // Most attempts succeed at once: no clock is read for them.
-        match (attempt()?, patience) {
-            (Some(got), _) => Ok(Some(got)),
-            (None, Patience::None) => Ok(None),
-            (None, Patience::Until(deadline)) => wait::wait(self.attachment(), event, deadline, attempt),
+        match patience {
+            Patience::None => Ok(None),
+            Patience::Until(deadline) => wait::wait(self.attachment(), event, deadline, attempt),
         }
     }
+
+    // Most attempts succeed at once: for them no clock is read, and no error is handed about.
 
     /// A block to write to. Closed queues give none.
     #[inline]
     pub(super) fn claim(&self, patience: Patience) -> Result<Claimed> {
         let me = self.me()?;
+        self.check_open()?;
+        match self.ring.claim(me) {
+            Some(claimed) => Ok(claimed),
+            None => self.wait_for_block(me, patience),
+        }
+    }
+
+    #[cold]
+    fn wait_for_block(&self, me: u32, patience: Patience) -> Result<Claimed> {
         let claimed = self.wait(self.ring.block_free(), patience, || {
             self.check_open()?;
             Ok(self.ring.claim(me))
@@ -111,20 +124,34 @@ impl Port {
         if self.ring.is_closed() {
             return Err(self.closed());
         }
-        let done = self.wait(self.ring.not_full(), patience, || match self.ring.enqueue(claimed)? {
+        match self.ring.enqueue(claimed) {
+            Put::Done => Ok(()),
+            other => self.wait_to_enqueue(claimed, other, patience),
+        }
+    }
+
+    #[cold]
+    fn wait_to_enqueue(&self, claimed: Claimed, first: Put, patience: Patience) -> Result<()> {
+        let judge = |put: Put| match put {
             Put::Done => Ok(Some(())),
             Put::Full => self.check_open().map(|()| None),
             Put::Closed => Err(self.closed()),
-        })?;
+            Put::Corrupt(found) => Err(self.ring.corrupt("queue slot", found)),
+        };
+        judge(first)?;
+        let done = self.wait(self.ring.not_full(), patience, || judge(self.ring.enqueue(claimed)))?;
         done.ok_or_else(|| self.full())
     }
 
     /// Waits until there seems to be room, so that those who wait for it hold no blocks.
     #[inline]
     pub(super) fn expect_room(&self, patience: Patience) -> Result<()> {
-        if self.ring.has_room() {
-            return Ok(());
-        }
+        if self.ring.has_room() { Ok(()) } else { self.wait_for_room(patience) }
+    }
+
+    #[cold]
+    fn wait_for_room(&self, patience: Patience) -> Result<()> {
+        self.check_open()?;
         let room = self.wait(self.ring.not_full(), patience, || {
             self.check_open()?;
             Ok(self.ring.has_room().then_some(()))
@@ -137,9 +164,9 @@ impl Port {
         if self.ring.is_closed() {
             return Err(self.closed());
         }
-        match self.ring.enqueue_many(claimed)? {
-            (0, _) => self.enqueue(claimed[0], patience).map(|()| 1),
-            (done, _) => Ok(done),
+        match self.ring.enqueue_many(claimed) {
+            0 => self.enqueue(claimed[0], patience).map(|()| 1),
+            done => Ok(done),
         }
     }
 
@@ -154,13 +181,19 @@ impl Port {
     #[inline]
     pub(super) fn take(&self, patience: Patience) -> Result<Claimed> {
         let me = self.me()?;
-        self.take_with(patience, || self.is_deserted(), || self.ring.dequeue(me))
+        match self.ring.dequeue(me) {
+            Taken::Block(claimed) => Ok(claimed),
+            other => self.wait_to_take(other, patience, || self.is_deserted(), || self.ring.dequeue(me)),
+        }
     }
 
     /// The next message, or `EndOfFile` when there is none and `is_over` says that one need not wait.
     pub(super) fn take_unless(&self, is_over: impl Fn() -> bool) -> Result<Claimed> {
         let me = self.me()?;
-        self.take_with(Patience::ENDLESS, is_over, || self.ring.dequeue(me))
+        match self.ring.dequeue(me) {
+            Taken::Block(claimed) => Ok(claimed),
+            other => self.wait_to_take(other, Patience::ENDLESS, is_over, || self.ring.dequeue(me)),
+        }
     }
 
     /// The next messages, up to `most`.
@@ -168,44 +201,54 @@ impl Port {
         let me = self.me()?;
         let mut taken = Vec::new();
         if most > 0 {
-            self.take_with(patience, || self.is_deserted(), || self.ring.dequeue_many(me, most, &mut taken))?;
+            match self.ring.dequeue_many(me, most, &mut taken) {
+                Taken::Block(_) => {}
+                other => {
+                    let dequeue = || self.ring.dequeue_many(me, most, &mut taken);
+                    self.wait_to_take(other, patience, || self.is_deserted(), dequeue)?;
+                }
+            }
         }
         Ok(taken)
     }
 
-    #[inline]
-    fn take_with(
+    #[cold]
+    fn wait_to_take(
         &self,
+        first: Taken,
         patience: Patience,
         is_over: impl Fn() -> bool,
-        mut dequeue: impl FnMut() -> Result<Taken>,
+        mut dequeue: impl FnMut() -> Taken,
     ) -> Result<Claimed> {
-        let mut look = || -> Result<Option<Claimed>> {
-            match dequeue()? {
-                Taken::Block(claimed) => Ok(Some(claimed)),
-                Taken::Empty => Ok(None),
-                Taken::End => Err(ChannelError::EndOfFile.into()),
-            }
+        let judge = |taken: Taken| match taken {
+            Taken::Block(claimed) => Ok(Some(claimed)),
+            Taken::Empty => Ok(None),
+            Taken::End => Err(Error::from(ChannelError::EndOfFile)),
+            Taken::Corrupt(what, found) => Err(self.ring.corrupt(what, found)),
         };
-        let taken = self.wait(self.ring.not_empty(), patience, || {
-            if let Some(claimed) = look()? {
-                return Ok(Some(claimed));
-            }
-            if !is_over() {
-                return Ok(None);
-            }
-            // What was put before they were gone is still received.
-            match look()? {
+        let mut look_again = |taken: Taken| match judge(taken)? {
+            None if is_over() => match judge(dequeue())? {
+                // What was put before they were gone is still received.
                 Some(claimed) => Ok(Some(claimed)),
                 None => Err(ChannelError::EndOfFile.into()),
-            }
-        })?;
+            },
+            None => judge(dequeue()),
+            taken => Ok(taken),
+        };
+        if let Some(claimed) = look_again(first)? {
+            return Ok(claimed);
+        }
+        let taken = self.wait(self.ring.not_empty(), patience, || look_again(Taken::Empty))?;
         taken.ok_or_else(|| self.empty())
     }
 
     /// Waits until there is a message, or nobody is left to send one; false when the time is up.
     pub(super) fn poll(&self, patience: Patience) -> Result<bool> {
-        let look = || Ok((self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()).then_some(()));
+        let look =
+            || -> Result<_> { Ok((self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()).then_some(())) };
+        if look()?.is_some() {
+            return Ok(true);
+        }
         Ok(self.wait(self.ring.not_empty(), patience, look)?.is_some())
     }
 }

@@ -147,6 +147,8 @@ pub(crate) enum Put {
     Done,
     Full,
     Closed,
+    /// A slot's word that cannot be. Not an error yet: those are large, and every attempt would carry one about.
+    Corrupt(u64),
 }
 
 /// What came of an attempt to take.
@@ -155,10 +157,14 @@ pub(crate) enum Taken {
     Block(Claimed),
     Empty,
     End,
+    /// What cannot be, and how it reads.
+    Corrupt(&'static str, u64),
 }
 
-/// Where to look first, for this handle alone. Nothing depends on it.
+/// Where to look first, for this handle alone. Nothing depends on it. In a line of its own: threads that share a handle read
+/// the geometry beside it all the time.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 struct Hints {
     /// The next block to try.
     block: AtomicU32,
@@ -436,6 +442,7 @@ impl Ring {
     }
 
     /// `head`, moved past what was taken by consumers that have not said so yet.
+    #[cold]
     fn settled_head(&self) -> u64 {
         let mut head = self.head().load(Ordering::Acquire);
         for _ in 0..=self.mask {
@@ -454,26 +461,26 @@ impl Ring {
     }
 
     /// Whether there is room for a message at this instant.
+    #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.has_room_at(self.tail().load(Ordering::Relaxed))
     }
 
     /// Puts the message in `claimed` at the end of the queue: commits it.
     #[inline]
-    pub(crate) fn enqueue(&self, claimed: Claimed) -> Result<Put> {
+    pub(crate) fn enqueue(&self, claimed: Claimed) -> Put {
         loop {
             let t = self.tail().load(Ordering::Acquire);
             if !self.has_room_at(t) {
                 if self.tail().load(Ordering::Acquire) == t {
-                    return Ok(Put::Full);
+                    return Put::Full;
                 }
                 continue;
             }
             let slot = self.slot(t);
             let seen = slot.load(Ordering::Acquire);
-            let (lap, found) = (self.lap(t), Slot::unpack(seen));
-            let ahead = found.lap.wrapping_sub(lap) as i32;
-            if ahead == 0 && found.state == SLOT_FREE {
+            let lap = self.lap(t);
+            if seen == (Slot { lap, ..FREE }).pack() {
                 let ready = Slot { lap, state: SLOT_READY, owner: 0, index: claimed.index };
                 failpoint!("queue.before_ready");
                 // SYNC POINT: release pairs with the acquire in `dequeue`: the consumer sees the payload and the block's word.
@@ -482,33 +489,33 @@ impl Ring {
                     let _ = self.tail().compare_exchange(t, t.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
                     failpoint!("queue.tail");
                     wait::publish_one(self.not_empty());
-                    return Ok(Put::Done);
+                    return Put::Done;
                 }
-            } else if ahead == 0 && found.state == SLOT_END {
-                return Ok(Put::Closed);
-            } else if let Some(put) = self.help_tail(t, ahead, seen)? {
-                return Ok(put);
+            } else if let Some(put) = self.help_tail(t, lap, seen) {
+                return put;
             }
         }
     }
 
     /// The tail's slot is in use: by a message whose producer has not moved the tail yet, or by one of the lap before.
     #[cold]
-    fn help_tail(&self, t: u64, ahead: i32, seen: u64) -> Result<Option<Put>> {
-        let tail = self.tail();
-        match ahead {
-            0 | 1 => {
+    fn help_tail(&self, t: u64, lap: u32, seen: u64) -> Option<Put> {
+        let (tail, found) = (self.tail(), Slot::unpack(seen));
+        match (found.lap.wrapping_sub(lap) as i32, found.state) {
+            (0, SLOT_END) => Some(Put::Closed),
+            (0, SLOT_READY | SLOT_TAKEN) | (1, _) => {
                 let _ = tail.compare_exchange(t, t.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
-                Ok(None)
+                None
             }
-            _ if tail.load(Ordering::Acquire) != t => Ok(None),
-            -1 => Ok(Some(Put::Full)),
-            _ => Err(self.corrupt("queue slot", seen)),
+            _ if tail.load(Ordering::Acquire) != t => None,
+            (-1, _) => Some(Put::Full),
+            _ => Some(Put::Corrupt(seen)),
         }
     }
 
-    /// Puts several messages in one go; gives how many it put. One wake for all: who takes one wakes the next.
-    pub(crate) fn enqueue_many(&self, claimed: &[Claimed]) -> Result<(usize, Put)> {
+    /// Puts several messages in one go, as many as there is room for; gives how many. None if it must be looked at closer, with
+    /// [`Ring::enqueue`]. One wake for all: who takes one wakes the next.
+    pub(crate) fn enqueue_many(&self, claimed: &[Claimed]) -> usize {
         let t = self.tail().load(Ordering::Acquire);
         let mut done = 0;
         while done < claimed.len() {
@@ -516,7 +523,7 @@ impl Ring {
             let slot = self.slot(position);
             let seen = slot.load(Ordering::Acquire);
             let lap = self.lap(position);
-            if seen != (Slot { lap, state: SLOT_FREE, owner: 0, index: 0 }).pack() || !self.has_room_at(position) {
+            if seen != (Slot { lap, ..FREE }).pack() || !self.has_room_at(position) {
                 break;
             }
             let ready = Slot { lap, state: SLOT_READY, owner: 0, index: claimed[done].index };
@@ -527,28 +534,23 @@ impl Ring {
             failpoint!("queue.batch_ready");
             done += 1;
         }
-        if done == 0 {
-            let put = match claimed.first() {
-                Some(&first) => self.enqueue(first)?,
-                None => Put::Done,
-            };
-            return Ok((usize::from(put == Put::Done && !claimed.is_empty()), put));
+        if done > 0 {
+            advance(self.tail(), t.wrapping_add(done as u64));
+            failpoint!("queue.batch_tail");
+            wait::publish_one(self.not_empty());
         }
-        advance(self.tail(), t.wrapping_add(done as u64));
-        failpoint!("queue.batch_tail");
-        wait::publish_one(self.not_empty());
-        Ok((done, Put::Done))
+        done
     }
 
     // ---- consumers ----------------------------------------------------------------------------------------------------
 
     /// Takes the oldest message, or one that is to be delivered again, for the participant in slot `me`.
     #[inline]
-    pub(crate) fn dequeue(&self, me: u32) -> Result<Taken> {
+    pub(crate) fn dequeue(&self, me: u32) -> Taken {
         if self.has_left_over()
             && let Some(again) = self.adopt(me)
         {
-            return Ok(Taken::Block(again));
+            return Taken::Block(again);
         }
         loop {
             let h = self.head().load(Ordering::Acquire);
@@ -556,59 +558,59 @@ impl Ring {
             // SYNC POINT: acquire pairs with the release in `enqueue`.
             let seen = slot.load(Ordering::Acquire);
             let (lap, found) = (self.lap(h), Slot::unpack(seen));
-            let ahead = found.lap.wrapping_sub(lap) as i32;
-            if ahead == 0 && found.state == SLOT_READY {
+            if found.lap == lap && found.state == SLOT_READY {
                 let taken = Slot { state: SLOT_TAKEN, owner: me, ..found };
                 failpoint!("queue.before_taken");
                 if slot.compare_exchange(seen, taken.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                     failpoint!("queue.taken");
                     let _ = self.head().compare_exchange(h, h.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
                     failpoint!("queue.head");
-                    let claimed = self.read(found.index, me);
+                    let outcome = self.read(found.index, me);
                     failpoint!("queue.read");
                     // Release: who sees the slot free sees the block in R. Recovery relies on that order.
                     slot.store(Slot { lap: lap.wrapping_add(1), ..FREE }.pack(), Ordering::Release);
                     failpoint!("queue.slot_free");
                     wait::publish_one(self.not_full());
-                    return Ok(Taken::Block(claimed?));
+                    return outcome;
                 }
-            } else if let Some(outcome) = self.help_head(h, ahead, seen)? {
-                return Ok(outcome);
+            } else if let Some(outcome) = self.help_head(h, lap, seen) {
+                return outcome;
             }
         }
     }
 
     /// The block of a slot that this process has TAKEN becomes its own to read.
     #[inline]
-    fn read(&self, index: u32, me: u32) -> Result<Claimed> {
+    fn read(&self, index: u32, me: u32) -> Taken {
         if index >= self.blocks {
-            return Err(self.corrupt("index in a queue slot", u64::from(index)));
+            return Taken::Corrupt("index in a queue slot", u64::from(index));
         }
         let word = self.word(index);
         let block = Block::unpack(word.load(Ordering::Relaxed));
         if block.state != BLOCK_WRITE {
-            return Err(self.corrupt("queue block", block.pack()));
+            return Taken::Corrupt("queue block", block.pack());
         }
         let mine = Block { owner: me, state: BLOCK_READ, ..block }.pack();
         word.store(mine, Ordering::Release);
-        Ok(Claimed { index, word: mine })
+        Taken::Block(Claimed { index, word: mine })
     }
 
     /// The head's slot holds no message: it was taken already, or there is none.
     #[cold]
-    fn help_head(&self, h: u64, ahead: i32, seen: u64) -> Result<Option<Taken>> {
+    fn help_head(&self, h: u64, lap: u32, seen: u64) -> Option<Taken> {
         let (head, found) = (self.head(), Slot::unpack(seen));
+        let ahead = found.lap.wrapping_sub(lap) as i32;
         match (ahead, found.state) {
-            (0, SLOT_END) => return Ok(Some(Taken::End)),
+            (0, SLOT_END) => return Some(Taken::End),
             (1, _) | (0, SLOT_TAKEN) => {
                 let _ = head.compare_exchange(h, h.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
-                return Ok(None);
+                return None;
             }
             _ => {}
         }
         // Acquire pairs with the release of whoever moved it.
         if head.load(Ordering::Acquire) != h {
-            return Ok(None);
+            return None;
         }
         match (ahead, found.state) {
             (0, SLOT_FREE) if self.is_closed() => {
@@ -616,10 +618,10 @@ impl Ring {
                 let ended =
                     self.slot(h).compare_exchange(seen, end.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
                 failpoint!("queue.ended");
-                Ok(ended.then_some(Taken::End))
+                ended.then_some(Taken::End)
             }
-            (0, SLOT_FREE) | (-1, _) => Ok(Some(Taken::Empty)),
-            _ => Err(self.corrupt("queue slot", seen)),
+            (0, SLOT_FREE) | (-1, _) => Some(Taken::Empty),
+            _ => Some(Taken::Corrupt("queue slot", seen)),
         }
     }
 
@@ -652,7 +654,7 @@ impl Ring {
     }
 
     /// Takes up to `most` messages into `taken`, with one step of the head; none if there are none at once.
-    pub(crate) fn dequeue_many(&self, me: u32, most: usize, taken: &mut Vec<Claimed>) -> Result<Taken> {
+    pub(crate) fn dequeue_many(&self, me: u32, most: usize, taken: &mut Vec<Claimed>) -> Taken {
         let h = self.head().load(Ordering::Acquire);
         let most = most.min(self.capacity());
         let is_due = self.has_left_over();
@@ -674,22 +676,22 @@ impl Ring {
             count += 1;
         }
         if count == 0 {
-            let one = self.dequeue(me)?;
+            let one = self.dequeue(me);
             if let Taken::Block(claimed) = one {
                 taken.push(claimed);
             }
-            return Ok(one);
+            return one;
         }
         advance(self.head(), h.wrapping_add(count as u64));
         failpoint!("queue.batch_head");
-        let mut outcome = Ok(());
+        let mut outcome = Taken::Empty;
         for step in 0..count as u64 {
             let position = h.wrapping_add(step);
             let slot = self.slot(position);
             let index = Slot::unpack(slot.load(Ordering::Relaxed)).index;
             match self.read(index, me) {
-                Ok(claimed) => taken.push(claimed),
-                Err(error) => outcome = Err(error),
+                Taken::Block(claimed) => taken.push(claimed),
+                corrupt => outcome = corrupt,
             }
             failpoint!("queue.batch_read");
             // Release: as in `dequeue`.
@@ -698,11 +700,7 @@ impl Ring {
         }
         // Room for several: who finds some wakes the next.
         wait::publish_one(self.not_full());
-        match (taken.last(), outcome) {
-            (Some(&last), _) => Ok(Taken::Block(last)),
-            (None, Err(error)) => Err(error),
-            (None, Ok(())) => Ok(Taken::Empty),
-        }
+        taken.last().map_or(outcome, |&last| Taken::Block(last))
     }
 
     // ---- state ----------------------------------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ impl Attachment {
     }
 
     /// This process's slot, if it has joined.
+    #[inline]
     pub(crate) fn own_slot(&self) -> Option<u32> {
         match self.own.token().load(Ordering::Relaxed) {
             0 => None,

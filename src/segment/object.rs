@@ -8,8 +8,8 @@ use crate::element::Element;
 use crate::error::{Result, SegmentError, corrupt};
 use serde::{Deserialize, Serialize};
 use shmkit_layouts::objects::{ELEMENT_FORMAT, ELEMENT_NAME, ObjectHeader, ROLE_USER};
-use shmkit_layouts::words::{CELL_BLOCK, Cell};
-use std::cell::RefCell;
+use shmkit_layouts::words::{self, CELL_BLOCK};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// Bytes from the start of a body to its own struct.
@@ -312,44 +312,65 @@ enum TicketPlace {
 }
 
 /// Who keeps a sent handle's object alive until the receiver has his own reference.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Carrier {
     /// The sender, until the receiver has started.
     Sender,
-    /// A message block of a queue in this segment.
-    Block { attachment: Arc<Attachment>, queue: u32, block: u32, generation: u32 },
+    /// A message block of a queue in the segment of `attachment`, which is only compared.
+    Block { attachment: *const Attachment, queue: u32, block: u32, generation: u32 },
 }
 
 thread_local! {
-    static CARRIER: RefCell<Option<(Carrier, bool)>> = const { RefCell::new(None) };
-    static REFUSED: RefCell<Option<crate::Error>> = const { RefCell::new(None) };
+    /// Who carries handles at this moment, and whether there were any.
+    static CARRIER: Cell<Option<(Carrier, bool)>> = const { Cell::new(None) };
+    static HAS_REFUSED: Cell<bool> = const { Cell::new(false) };
+    static REFUSED: Cell<Option<crate::Error>> = const { Cell::new(None) };
 }
 
 /// Why a handle could not be written or read, since the last time this was asked: serde formats drop the reason.
+#[inline]
 pub(crate) fn take_refusal() -> Option<crate::Error> {
-    REFUSED.with(|refused| refused.borrow_mut().take())
+    if HAS_REFUSED.replace(false) { REFUSED.take() } else { None }
 }
 
 /// Keeps the reason for [`take_refusal`] and gives its text.
 fn refuse(error: crate::Error) -> String {
     let text = error.to_string();
-    REFUSED.with(|refused| *refused.borrow_mut() = Some(error));
+    REFUSED.set(Some(error));
+    HAS_REFUSED.set(true);
     text
 }
 
 /// Runs `serialize` with handles allowed, carried by `carrier`. Tells whether there were any.
+#[inline]
 pub(crate) fn sending<R>(carrier: Carrier, serialize: impl FnOnce() -> R) -> (R, bool) {
     struct Restore(Option<(Carrier, bool)>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            CARRIER.with(|carrier| *carrier.borrow_mut() = self.0.take());
+            CARRIER.set(self.0);
         }
     }
-    let before = CARRIER.with(|current| current.borrow_mut().replace((carrier, false)));
-    let _restore = Restore(before);
+    let _restore = Restore(CARRIER.replace(Some((carrier, false))));
     let result = serialize();
-    let carried = CARRIER.with(|current| current.borrow().as_ref().is_some_and(|(_, carried)| *carried));
+    let carried = CARRIER.get().is_some_and(|(_, carried)| carried);
     (result, carried)
+}
+
+/// Has the carrier of this moment keep an object alive.
+fn carry(reference: &ObjectRef) -> Result<()> {
+    let attachment = &reference.attachment;
+    let Some((carrier, _)) = CARRIER.get() else { return Err(SegmentError::HandleOutsideSend.into()) };
+    CARRIER.set(Some((carrier, true)));
+    match carrier {
+        Carrier::Sender => Ok(()),
+        Carrier::Block { attachment: own, queue, block, generation } if own == Arc::as_ptr(attachment) => {
+            let cell = words::Cell { kind: CELL_BLOCK, role: reference.role, object: queue, id: block, generation };
+            attachment.add_reference(reference.id, cell)
+        }
+        // Of another segment: its name keeps it alive, or nothing does.
+        Carrier::Block { .. } if reference.name().is_some() => Ok(()),
+        Carrier::Block { .. } => Err(SegmentError::HandleOutsideSend.into()),
+    }
 }
 
 /// A handle as a serde value.
@@ -357,31 +378,7 @@ pub(crate) fn serialize<S: serde::Serializer>(object: &Object, serializer: S) ->
     let reference = &object.reference;
     let attachment = &reference.attachment;
     let id = reference.id;
-    CARRIER
-        .with(|current| -> Result<()> {
-            let mut current = current.borrow_mut();
-            let Some((carrier, carried)) = current.as_mut() else {
-                return Err(SegmentError::HandleOutsideSend.into());
-            };
-            *carried = true;
-            match carrier {
-                Carrier::Sender => Ok(()),
-                Carrier::Block { attachment: own, queue, block, generation } if Arc::ptr_eq(own, attachment) => {
-                    let cell = Cell {
-                        kind: CELL_BLOCK,
-                        role: reference.role,
-                        object: *queue,
-                        id: *block,
-                        generation: *generation,
-                    };
-                    attachment.add_reference(id, cell)
-                }
-                // Of another segment: its name keeps it alive, or nothing does.
-                Carrier::Block { .. } if reference.name().is_some() => Ok(()),
-                Carrier::Block { .. } => Err(SegmentError::HandleOutsideSend.into()),
-            }
-        })
-        .map_err(|error| serde::ser::Error::custom(refuse(error)))?;
+    carry(reference).map_err(|error| serde::ser::Error::custom(refuse(error)))?;
     let place = match &attachment.place {
         Place::Named(name) => TicketPlace::Named(name.clone()),
         Place::Anonymous(_) => {
