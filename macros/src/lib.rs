@@ -58,7 +58,15 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// assert_eq!(Particle::FORMAT.as_str(), "T{(3)<d:position:<i:charge:<I:species:}");
 /// ```
 ///
-/// The layout must be fixed:
+/// An enum is refused, and so is a struct whose layout Rust may choose:
+/// ```compile_fail
+/// #[derive(Clone, Copy, shmkit::Element)]
+/// #[repr(C)]
+/// enum Colour {
+///     Red,
+/// }
+/// ```
+///
 /// ```compile_fail
 /// #[derive(Clone, Copy, shmkit::bytemuck::Pod, shmkit::bytemuck::Zeroable, shmkit::Element)]
 /// #[bytemuck(crate = "shmkit::bytemuck")]

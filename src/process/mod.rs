@@ -17,7 +17,11 @@
 //! Every program can have children, a test or a doc test, too. `#[shmkit::main]` on `fn main` adds that an `Err` ends the
 //! program with its text instead of its debug form, that children are waited for and segments left while `main` still
 //! stands, and that it works where functions before `main` are not given their arguments (musl). A child's function runs
-//! before `main`: constructors that other crates run before `main` may not have run yet.
+//! before `main`: constructors that other crates run before `main` may not have run yet, its thread has no name, and an
+//! overflow of its stack is a plain SIGSEGV.
+//!
+//! A panic ends a child with exit code 1; with SIGABRT in a program that is compiled with `panic = "abort"`. Its message and
+//! place reach `join` in both cases.
 //!
 //! At a normal end of a process (return from `main`, `std::process::exit`), its daemons are terminated and joined, killed if
 //! they take more than five seconds, and its other children are waited for.

@@ -9,6 +9,10 @@ use std::ptr::NonNull;
 ///
 /// Arguments are serde values, and shmkit's handles among them. Implemented for every such function; there is nothing to
 /// implement by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be called with the arguments `{A}`",
+    note = "give what it needs as a tuple: `.args((a, b))`, and one argument as `.args((a,))`"
+)]
 pub trait Target<A>: Copy + Send + 'static {
     /// What it returns.
     type Outcome;
@@ -84,6 +88,11 @@ pub trait Run: Serialize + DeserializeOwned + Send + 'static {
 
 /// What a process's function may return: nothing, an exit code, or a `Result` whose error becomes exit code 1 and its text the
 /// message that [`Process::join`](super::Process::join) gives.
+#[diagnostic::on_unimplemented(
+    message = "a process's function cannot return `{Self}`",
+    note = "it can return `()`, an exit code (`i32` or `u8`), or a `Result` of these whose error is `Display`",
+    note = "results go back through what it was given: a queue, a value, an array; or use a `Pool`"
+)]
 pub trait Outcome: sealed::Sealed {
     /// Exit code and message.
     #[doc(hidden)]
