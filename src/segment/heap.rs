@@ -247,9 +247,15 @@ impl Attachment {
         }
     }
 
-    /// Recovery: frees every extent that the dead participant in `slot` held. No lock, no walk: stale words are FREE.
+    /// Recovery: frees every extent that the dead participant in `slot` held.
+    ///
+    /// From head to head, without the lock: what the dead one held stays a head until it is freed here, so others' joining and
+    /// splitting of free extents on the way cannot hide it. A position that is reached was a head at that moment, and the
+    /// length in its word was true then or later.
     pub(crate) fn sweep(&self, slot: u32) {
-        for unit in 0..self.committed() {
+        let committed = self.committed();
+        let mut unit = 0;
+        while unit < committed {
             let word = self.unit_word(unit);
             let seen = word.load(Ordering::Acquire);
             let head = Unit::unpack(seen);
@@ -260,6 +266,8 @@ impl Attachment {
                 atomic!(self.header(), units_used).fetch_sub(u64::from(head.len), Ordering::Relaxed);
                 failpoint!("recover.swept");
             }
+            // A length of 0 was scribbled: then every unit may be a head.
+            unit += u64::from(head.len).max(1);
         }
     }
 
