@@ -14,4 +14,5 @@ pub mod queue;
 pub mod read_link;
 pub mod references;
 pub mod registry;
+pub mod segment_file;
 pub mod waiting;
