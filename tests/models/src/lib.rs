@@ -8,6 +8,7 @@
 
 pub mod directory;
 pub mod explorer;
+pub mod extents;
 mod life;
 pub mod mutex;
 pub mod queue;
