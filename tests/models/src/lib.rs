@@ -9,6 +9,7 @@
 pub mod directory;
 pub mod explorer;
 pub mod extents;
+pub mod heap;
 mod life;
 pub mod mutex;
 pub mod queue;
