@@ -8,10 +8,13 @@
 
 pub mod directory;
 pub mod explorer;
+pub mod extents;
+pub mod heap;
 mod life;
 pub mod mutex;
 pub mod queue;
 pub mod read_link;
 pub mod references;
 pub mod registry;
+pub mod segment_file;
 pub mod waiting;
