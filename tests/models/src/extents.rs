@@ -32,13 +32,13 @@
 //!
 //! # What is checked
 //!
-//! The extents tile the heap and only heads are HELD; an owner keeps its extent and what it wrote there; at rest every word is
-//! FREE and nobody is stuck.
+//! The extents tile the heap and only heads are HELD; an owner keeps its extent and what it wrote there; at rest every
+//! word is FREE and nobody is stuck.
 //!
 //! # Size
 //!
-//! Two processes that allocate, use and free one or two units twice, and a janitor, five units: 230 531 states with one kill, 828 065 with two: as in the C++
-//! model that this was ported from.
+//! Two processes that allocate, use and free one or two units twice, and a janitor, five units: 230 531 states with one
+//! kill, 828 065 with two: as in the C++ model that this was ported from.
 
 use zerocopy::{Immutable, IntoBytes};
 

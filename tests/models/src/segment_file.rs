@@ -5,7 +5,8 @@
 //! file           {built, LIFE: the holder of its life lock, slots: the held slot bytes}
 //! ```
 //!
-//! Every step is one system call. The locks are byte locks on the segment's own descriptor; the kernel drops them when the process dies.
+//! Every step is one system call. The locks are byte locks on the segment's own descriptor; the kernel drops them when
+//! the process dies.
 //!
 //! # Steps
 //!
@@ -21,8 +22,9 @@
 //! collect  lock LIFE;  the path names this file and no slot byte is held: unlink(name);  unlock LIFE
 //! ```
 //!
-//! Without O_TMPFILE ([`Create::Exclusive`]): `open(O_CREAT | O_EXCL)`;  lock LIFE;  does the path name this file still?  else close, goto L;  build;
-//! lock my slot byte;  unlock LIFE. An opener that finds an unbuilt file under LIFE unlinks it: its creator is dead or comes back to L.
+//! Without O_TMPFILE ([`Create::Exclusive`]): `open(O_CREAT | O_EXCL)`;  lock LIFE;  does the path name this file
+//! still?  else close, goto L;  build; lock my slot byte;  unlock LIFE. An opener that finds an unbuilt file under LIFE
+//! unlinks it: its creator is dead or comes back to L.
 //!
 //! # Crash behaviour
 //!
@@ -35,12 +37,13 @@
 //!
 //! # What is checked
 //!
-//! Whoever is attached is attached to the file that the path names, and it is built; at rest the name is gone and nobody is stuck.
+//! Whoever is attached is attached to the file that the path names, and it is built; at rest the name is gone and
+//! nobody is stuck.
 //!
 //! # Size
 //!
-//! Three processes that attach twice, and a collector, one kill: 1 858 493 states; two processes and two kills 24 401, 64 621 when they release and then
-//! collect, 189 249 with O_EXCL: as in the C++ model that this was ported from.
+//! Three processes that attach twice, and a collector, one kill: 1 858 493 states; two processes and two kills 24 401,
+//! 64 621 when they release and then collect, 189 249 with O_EXCL: as in the C++ model that this was ported from.
 
 use zerocopy::{Immutable, IntoBytes};
 

@@ -1,4 +1,5 @@
-//! The heap: blocks, and the one primitive of every container: SWING a published word under the container's robust mutex.
+//! The heap: blocks, and the one primitive of every container: SWING a published word under the container's robust
+//! mutex.
 //!
 //! ```text
 //! block     word {FREE | HELD | COMMITTED, owner, generation};  a value of two words
@@ -36,14 +37,14 @@
 //!
 //! # What is checked
 //!
-//! One process inside the lock; the cell names a block that is in use and holds the committed value; nothing reachable is freed, nothing freed
-//! twice, nothing freed that somebody else holds; a reader accepts no torn value and none that was not current during the read; at rest no
-//! block leaks, every reachable one is COMMITTED, and nobody is stuck.
+//! One process inside the lock; the cell names a block that is in use and holds the committed value; nothing reachable
+//! is freed, nothing freed twice, nothing freed that somebody else holds; a reader accepts no torn value and none that
+//! was not current during the read; at rest no block leaks, every reachable one is COMMITTED, and nobody is stuck.
 //!
 //! # Size
 //!
-//! Two writers with two actions each, one reader, a janitor, three blocks: 2 820 894 states with one kill, 9 457 801 with two; one action each and two
-//! kills 74 379: as in the C++ model that this was ported from.
+//! Two writers with two actions each, one reader, a janitor, three blocks: 2 820 894 states with one kill, 9 457 801
+//! with two; one action each and two kills 74 379: as in the C++ model that this was ported from.
 
 mod steps;
 
