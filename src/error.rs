@@ -381,6 +381,14 @@ pub enum ProcessError {
         /// The process that started it.
         parent: u32,
     },
+    /// The start method was chosen before.
+    #[error(
+        "the start method is {method} already: it is chosen once for the program; a builder's `start_method` is free"
+    )]
+    MethodFixed {
+        /// The chosen one.
+        method: crate::process::StartMethod,
+    },
     /// It ended, but not with a success.
     #[error("process {name:?} failed: {how}")]
     Failed {
@@ -521,6 +529,7 @@ impl Error {
                     ProcessError::TimedOut { .. } => 4,
                     ProcessError::NotChild { .. } => 5,
                     ProcessError::Failed { .. } => 6,
+                    ProcessError::MethodFixed { .. } => 7,
                 }
             }
             Error::Task(error) => {

@@ -13,6 +13,8 @@
 use super::builder::OnEnd;
 use super::child::{ExitStatus, Inner, Process};
 use super::entry;
+use super::forkserver::Server;
+use super::method::StartMethod;
 use super::record::Record;
 use crate::error::{ProcessError, Result};
 use crate::segment::{Segment, known, locked};
@@ -32,6 +34,9 @@ use std::time::Duration;
 pub(super) struct Request {
     pub name: String,
     pub daemon: bool,
+    pub method: StartMethod,
+    /// What the child must know to find its record.
+    pub greeting: String,
     pub plan: Plan,
     /// The segment whose descriptor the child inherits.
     pub session: Segment,
@@ -99,8 +104,15 @@ fn launch() -> Result<Spawner, SysError> {
     let bell = Arc::new(Bell::new()?);
     let watch = Watch::new(&bell)?;
     let (orders, incoming) = channel();
-    let worker =
-        Worker { bell: Arc::clone(&bell), watch, incoming, watched: HashMap::new(), next_key: 1, unburied: Vec::new() };
+    let worker = Worker {
+        bell: Arc::clone(&bell),
+        watch,
+        incoming,
+        watched: HashMap::new(),
+        next_key: 1,
+        unburied: Vec::new(),
+        server: None,
+    };
     let builder = std::thread::Builder::new().name("shmkit-spawner".to_owned());
     spawn::without_signals(|| builder.spawn(move || worker.run()))
         .map_err(|error| SysError { call: "clone", errno: error.raw_os_error().unwrap_or(libc::EAGAIN) })?;
@@ -122,6 +134,7 @@ struct Worker {
     watched: HashMap<u64, Watched>,
     next_key: u64,
     unburied: Vec<Unburied>,
+    server: Option<Server>,
 }
 
 /// A reaped child that is not repaired yet: somebody else holds the recovery lock.
@@ -191,8 +204,15 @@ impl Worker {
     }
 
     fn start(&mut self, request: Request) -> Result<Arc<Inner>, SysError> {
-        let Request { name, daemon, plan, session, record, arguments, on_end } = request;
-        let pid = spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?;
+        let Request { name, daemon, method, greeting, plan, session, record, arguments, on_end } = request;
+        let pid = match method {
+            StartMethod::Spawn => {
+                let greeted = plan.with(entry::VARIABLE, &greeting)?;
+                let plan = Plan { stdio: plan.stdio, ..greeted };
+                spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?
+            }
+            StartMethod::ForkServer => self.copy(&greeting, &plan, &session)?,
+        };
         failpoint!("spawn.started");
         let key = self.next_key;
         let watched = pidfd::open(pid).and_then(|pidfd| self.watch.add(pidfd.as_fd(), key).map(|()| pidfd));
@@ -202,6 +222,18 @@ impl Worker {
         self.next_key += 1;
         self.watched.insert(key, Watched { inner: Arc::clone(&inner), record, arguments: Some(arguments), on_end });
         Ok(inner)
+    }
+
+    /// Has the fork server start a child; starts a server if there is none, or if it has died.
+    fn copy(&mut self, greeting: &str, plan: &Plan, session: &Segment) -> Result<u32, SysError> {
+        if let Some(server) = &self.server {
+            match server.copy(greeting) {
+                Err(SysError { errno: libc::EPIPE | libc::ECONNRESET, .. }) => {}
+                copied => return copied,
+            }
+        }
+        let server = self.server.insert(Server::start(plan, session, self.bell.fd())?);
+        server.copy(greeting)
     }
 
     fn look_at(&mut self, key: u64) {
