@@ -7,7 +7,7 @@ use shmkit::{Event, Mutex, Process, Queue, Value};
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
-roles!(killed_with_children, warm, attaches);
+roles!(killed_with_children, warm, attaches, forks, refuses_to_fork);
 
 fn report(queue: Queue<(u32, u32)>, number: u32) -> shmkit::Result<()> {
     queue.put((number, std::process::id()))
@@ -266,4 +266,88 @@ fn what_cannot_be_is_refused() {
     assert!(refused.contains("A=B"), "{refused}");
     let nowhere = Process::new(|| ()).current_dir("/no/such/directory").start().unwrap().join().unwrap();
     assert!(nowhere.message().unwrap().contains("/no/such/directory"), "{nowhere}");
+}
+
+/// A process with one thread: tests have several.
+fn forks(_: &[String]) {
+    let (queue, mutex) = (Queue::bounded(8).unwrap(), Mutex::new(1u32).unwrap());
+    let captured = vec![1u32, 2, 3];
+    let (theirs, lock) = (queue.clone(), mutex.clone());
+    let body = move || -> shmkit::Result<i32> {
+        theirs.put((shmkit::current_process().name().to_owned(), captured.iter().sum::<u32>()))?;
+        assert_eq!(shmkit::parent_process().unwrap().pid(), theirs_parent());
+        // A child of the copy, by another method.
+        let grandchild = Process::new(|queue: Queue<(String, u32)>| {
+            queue.put((shmkit::current_process().name().to_owned(), 0)).unwrap();
+        });
+        grandchild.args((theirs.clone(),)).start()?.join()?.check()?;
+        let mut guard = lock.lock()?;
+        *guard = 2;
+        // SAFETY: raise has no preconditions.
+        unsafe { libc::raise(libc::SIGKILL) };
+        Ok(0)
+    };
+    // SAFETY: this process has one thread beside shmkit's own.
+    let child = unsafe { Process::fork(body).name("copy").start().unwrap() };
+    assert_eq!(child.join().unwrap().exit_code(), Some(-libc::SIGKILL));
+    assert_eq!(queue.get().unwrap(), ("copy".to_owned(), 6));
+    assert!(queue.get().unwrap().0.starts_with("Process-1:1"));
+    assert_eq!(*mutex.lock().unwrap_err().repair(|_| ()).unwrap(), 2, "the copy's lock was handed on");
+    // What only the copy still holds lives on.
+    let kept = Value::new(7u32).unwrap();
+    let (ours, done) = (kept.clone(), Event::new().unwrap());
+    let gone = done.clone();
+    // SAFETY: as above.
+    let child = unsafe {
+        Process::fork(move || {
+            gone.wait().unwrap();
+            ours.get().unwrap() as i32
+        })
+        .start()
+        .unwrap()
+    };
+    drop(kept);
+    done.set();
+    assert_eq!(child.join().unwrap().exit_code(), Some(7));
+    // SAFETY: as above.
+    let panics = unsafe { Process::fork(|| -> i32 { panic!("in the copy") }).start().unwrap() };
+    let status = panics.join().unwrap();
+    assert!(status.message().unwrap().contains("in the copy"), "{status}");
+    drop((queue, mutex, done));
+    shmkit::session().unwrap().verify().unwrap();
+    common::say("forked");
+}
+
+fn theirs_parent() -> u32 {
+    // SAFETY: getppid has no preconditions.
+    unsafe { libc::getppid() as u32 }
+}
+
+#[test]
+fn a_copy_has_everything_and_is_a_process_of_its_own() {
+    let mut child = common::start("forks", &[]);
+    child.expect("forked");
+    child.succeeded();
+}
+
+fn refuses_to_fork(_: &[String]) {
+    let stop = Event::new().unwrap();
+    let theirs = stop.clone();
+    let thread = std::thread::spawn(move || theirs.wait().unwrap());
+    // SAFETY: it is refused.
+    let refused = unsafe { Process::fork(|| ()).start().unwrap_err() };
+    common::say(if refused.to_string().contains("several threads") { "refused" } else { "another error" });
+    // SAFETY: the other thread waits in a system call and holds nothing the closure needs.
+    let told = unsafe { Process::fork(|| 9).allow_threads().start().unwrap() };
+    common::say(&told.join().unwrap().exit_code().unwrap().to_string());
+    stop.set();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_process_with_threads_is_copied_only_if_told_to() {
+    let mut child = common::start("refuses_to_fork", &[]);
+    child.expect("refused");
+    child.expect("9");
+    child.succeeded();
 }

@@ -6,7 +6,7 @@ use super::entry;
 use super::method::{StartMethod, start_method};
 use super::options::{Options, option_methods};
 use super::record::{Record, Task, Work};
-use super::spawner::{self, Request};
+use super::spawner::{self, Origin, Request};
 use super::target::{Outcome, Run, Target, Trampoline, assert_no_captures, explain, trampoline};
 use crate::error::{Error, ProcessError, Result};
 use crate::segment::object::{Carrier, sending};
@@ -127,7 +127,7 @@ impl<F, A> Builder<F, A> {
             prefix,
             name,
             daemon,
-            method: method.unwrap_or_else(start_method),
+            origin: method.unwrap_or_else(start_method).into(),
             options,
             work: Work::Call(entry),
             serialised,
@@ -143,7 +143,7 @@ pub(super) struct Launch<'a> {
     pub prefix: &'a str,
     pub name: Option<String>,
     pub daemon: Option<bool>,
-    pub method: StartMethod,
+    pub origin: Origin,
     pub options: Options,
     pub work: Work,
     /// The arguments as bytes.
@@ -156,7 +156,7 @@ pub(super) struct Launch<'a> {
 
 /// Names the child, writes its record, and has it started.
 pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
-    let Launch { prefix, name, daemon, method, options, work, serialised, kept, stdio, on_end } = launch;
+    let Launch { prefix, name, daemon, origin, options, work, serialised, kept, stdio, on_end } = launch;
     let identity = current::next_child();
     let name = name.unwrap_or_else(|| format!("{prefix}-{identity}"));
     let refused = |why: String| Error::from(ProcessError::Start { name: name.clone(), why });
@@ -168,7 +168,8 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
     let session = session()?;
     let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
     let parent = current::current_process().name().to_owned();
-    let record = Record::new(&session, &Task { work, options, parent }, &serialised)?;
+    let task = Task { work, options, parent };
+    let record = Record::new(&session, &task, &serialised)?;
     failpoint!("spawn.recorded");
     let greeting = entry::Greeting {
         record: record.id(),
@@ -179,8 +180,8 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
         name: name.clone(),
     };
     let plan = Plan { stdio, ..plan().map_err(|why| refused(why.to_owned()))? };
-    let greeting = greeting.to_string();
-    spawner::start(Request { name, daemon, method, greeting, plan, session, record, arguments: kept, on_end })
+    let options = task.options;
+    spawner::start(Request { name, daemon, origin, greeting, options, plan, session, record, arguments: kept, on_end })
 }
 
 /// This program's own arguments and environment.

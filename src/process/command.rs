@@ -130,7 +130,7 @@ impl Command {
             prefix: &prefix,
             name,
             daemon,
-            method: StartMethod::Spawn,
+            origin: StartMethod::Spawn.into(),
             options,
             work,
             serialised: Vec::new(),

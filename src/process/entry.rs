@@ -4,7 +4,7 @@
 //! `main`, so that any program can have children: one with `#[shmkit::main]` or without, a test, a doc test, a bench. Where
 //! the C library does not hand its arguments to such functions (everywhere but with glibc), `#[shmkit::main]` enters it.
 
-use super::current::{self, Child};
+use super::current::{self, Child, Known};
 use super::record::{Record, Task, Work};
 use super::target::{Outcome, Report, Trampoline};
 use super::{Identity, environment, forkserver, spawner};
@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once, OnceLock};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 /// The environment variable that makes a process a child.
@@ -91,7 +91,7 @@ pub(super) fn check() -> Result<(), &'static str> {
 
 // ---- a child ---------------------------------------------------------------------------------------------------------
 
-static RECORD: OnceLock<Record> = OnceLock::new();
+static RECORD: Known<Record> = Known::nothing();
 /// What the last panic of the thread that runs the target said.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
@@ -103,11 +103,23 @@ fn enter() {
     unsafe { std::env::remove_var(VARIABLE) };
     // A fork server comes back from `serve` in each of its copies, which is a child like any other.
     let greeting = forkserver::serve(&greeting).unwrap_or(Ok(greeting));
-    let report = match greeting.and_then(|greeting| arrive(&greeting)) {
+    end_with(match greeting.and_then(|greeting| arrive(&greeting)) {
         Ok(Arrived::Call(call)) => run(call),
         Ok(Arrived::Execute(program)) => program.execute(),
         Err(message) => Report { code: 1, message: Some(message) },
-    };
+    })
+}
+
+/// A copy of the parent: calls `body` and ends.
+pub(super) fn run_copied(record: &Record, body: impl FnOnce() -> Report) -> ! {
+    ENDING.store(false, Ordering::Relaxed);
+    RECORD.set(record.clone());
+    record.say_read();
+    end_with(caught(body))
+}
+
+/// Says why this process ends, and ends it.
+fn end_with(report: Report) -> ! {
     if let Some(message) = &report.message {
         complain(message);
     }
@@ -195,13 +207,14 @@ fn arrive(greeting: &str) -> Result<Arrived, String> {
     let record = Record::open(&session, index, generation).map_err(failed)?;
     failpoint!("child.record");
     crate::segment::inherit(session.clone());
-    let record = RECORD.get_or_init(|| record);
+    let record = RECORD.set(record);
     let bytes = record.bytes().map_err(failed)?;
     let (task, arguments) = postcard::take_from_bytes::<Task>(&bytes).map_err(|error| error.to_string())?;
     current::set_parent(parent, task.parent, parent_fd);
     task.options.apply()?;
     let entry = match task.work {
         Work::Call(entry) => entry,
+        Work::Copied => return Err("it is no copy of its parent".to_owned()),
         Work::Execute { program, arguments } => {
             record.say_read();
             return Ok(Arrived::Execute(Program { program, arguments, session }));
@@ -220,18 +233,6 @@ fn arrive(greeting: &str) -> Result<Arrived, String> {
 
 fn run(call: Call) -> Report {
     let Call { run, arguments, mut bell } = call;
-    let (default, thread) = (std::panic::take_hook(), std::thread::current().id());
-    std::panic::set_hook(Box::new(move |info| {
-        complain("a panic:");
-        default(info);
-        if std::thread::current().id() == thread {
-            let message = describe(info);
-            if let (true, Some(record)) = (cfg!(panic = "abort"), RECORD.get()) {
-                record.say(Some(&message));
-            }
-            *locked(&PANIC) = Some(message);
-        }
-    }));
     failpoint!("child.before_read");
     let mut have_read = || {
         failpoint!("child.read");
@@ -244,7 +245,24 @@ fn run(call: Call) -> Report {
         }
         failpoint!("child.rung");
     };
-    match catch_unwind(AssertUnwindSafe(|| run(&arguments, &mut have_read))) {
+    caught(|| run(&arguments, &mut have_read))
+}
+
+/// What `body` reports; a panic is printed, written into the record, and ends this process.
+fn caught(body: impl FnOnce() -> Report) -> Report {
+    let (default, thread) = (std::panic::take_hook(), std::thread::current().id());
+    std::panic::set_hook(Box::new(move |info| {
+        complain("a panic:");
+        default(info);
+        if std::thread::current().id() == thread {
+            let message = describe(info);
+            if let (true, Some(record)) = (cfg!(panic = "abort"), RECORD.get()) {
+                record.say(Some(&message));
+            }
+            *locked(&PANIC) = Some(message);
+        }
+    }));
+    match catch_unwind(AssertUnwindSafe(body)) {
         Ok(report) => report,
         Err(payload) => {
             let said = locked(&PANIC).take().unwrap_or_else(|| format!("panicked: {}", text(&*payload)));

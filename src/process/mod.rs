@@ -41,6 +41,7 @@
 mod builder;
 mod child;
 mod command;
+mod copied;
 mod current;
 #[doc(hidden)]
 pub mod entry;
@@ -54,6 +55,7 @@ mod target;
 pub use builder::Builder;
 pub use child::{ExitStatus, Process};
 pub use command::{Command, Stdio};
+pub use copied::Fork;
 pub use current::{CurrentProcess, ParentProcess, active_children, cpu_count, current_process, parent_process};
 pub(crate) use entry::describe as describe_panic;
 pub use forkserver::set_forkserver_preload;

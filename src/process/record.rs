@@ -33,6 +33,8 @@ const HAS_SPOKEN: u32 = 2;
 pub(super) enum Work {
     /// Calls the function that reads the arguments and calls the target.
     Call(Place),
+    /// What only the parent, and so its copy, knows.
+    Copied,
     /// Becomes another program.
     Execute { program: OsString, arguments: Vec<OsString> },
 }
@@ -47,7 +49,7 @@ pub(super) struct Task {
 }
 
 /// A spawn record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Record {
     object: Object,
     body: *const SpawnBody,

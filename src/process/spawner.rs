@@ -12,9 +12,12 @@
 
 use super::builder::OnEnd;
 use super::child::{ExitStatus, Inner, Process};
+use super::copied;
+use super::current::Child;
 use super::entry;
 use super::forkserver::Server;
 use super::method::StartMethod;
+use super::options::Options;
 use super::record::Record;
 use crate::error::{ProcessError, Result};
 use crate::segment::{Segment, known, locked};
@@ -30,13 +33,31 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Where a child comes from.
+pub(super) enum Origin {
+    Spawn,
+    ForkServer,
+    /// A copy of this process, and what it does.
+    Fork(copied::Body),
+}
+
+impl From<StartMethod> for Origin {
+    fn from(method: StartMethod) -> Origin {
+        match method {
+            StartMethod::Spawn => Origin::Spawn,
+            StartMethod::ForkServer => Origin::ForkServer,
+        }
+    }
+}
+
 /// A child to be started.
 pub(super) struct Request {
     pub name: String,
     pub daemon: bool,
-    pub method: StartMethod,
+    pub origin: Origin,
     /// What the child must know to find its record.
-    pub greeting: String,
+    pub greeting: entry::Greeting,
+    pub options: Options,
     pub plan: Plan,
     /// The segment whose descriptor the child inherits.
     pub session: Segment,
@@ -204,14 +225,18 @@ impl Worker {
     }
 
     fn start(&mut self, request: Request) -> Result<Arc<Inner>, SysError> {
-        let Request { name, daemon, method, greeting, plan, session, record, arguments, on_end } = request;
-        let pid = match method {
-            StartMethod::Spawn => {
-                let greeted = plan.with(entry::VARIABLE, &greeting)?;
+        let Request { name, daemon, origin, greeting, options, plan, session, record, arguments, on_end } = request;
+        let pid = match origin {
+            Origin::Spawn => {
+                let greeted = plan.with(entry::VARIABLE, &greeting.to_string())?;
                 let plan = Plan { stdio: plan.stdio, ..greeted };
                 spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?
             }
-            StartMethod::ForkServer => self.copy(&greeting, &plan, &session)?,
+            Origin::ForkServer => self.copy(&greeting.to_string(), &plan, &session)?,
+            Origin::Fork(body) => {
+                let child = Child { name: greeting.name, identity: greeting.identity, daemon };
+                copied::copy(body, &record, child, &options)?
+            }
         };
         failpoint!("spawn.started");
         let key = self.next_key;

@@ -119,6 +119,16 @@ fn close_from() -> Option<AddCloseFrom> {
     (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut libc::c_void, AddCloseFrom>(found) })
 }
 
+/// Lets this thread, a copy of one that blocks all signals, take them.
+pub(crate) fn unblock_signals() {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: the set is initialised by the first call.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
 /// Runs `start`, which starts a thread, with all signals blocked: the new thread takes none.
 pub(crate) fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
