@@ -97,15 +97,17 @@ pub(super) fn start(request: Request) -> Result<Process> {
     let gone =
         || ProcessError::Start { name: name.clone(), why: "the thread that starts processes is gone".to_owned() };
     let (reply, answer) = sync_channel(1);
-    {
+    let (orders, bell) = {
         let mut spawner = locked(&SPAWNER);
         if spawner.as_ref().is_none_or(|spawner| spawner.owner != std::process::id()) {
             *spawner = Some(launch().map_err(refused)?);
         }
         let spawner = spawner.as_ref().expect("just launched");
-        spawner.orders.send(Order { request, reply }).map_err(|_| gone())?;
-        spawner.bell.ring();
-    }
+        (spawner.orders.clone(), Arc::clone(&spawner.bell))
+    };
+    // Without the lock: if this process is to be copied, nothing is locked in the copy.
+    orders.send(Order { request, reply }).map_err(|_| gone())?;
+    bell.ring();
     Ok(Process::of_inner(answer.recv().map_err(|_| gone())?.map_err(refused)?))
 }
 
