@@ -645,7 +645,7 @@ typedef struct shmkit_queue_body {
     uint32_t blocks;
     /* 12: Bytes from one block's payload to the next. */
     uint32_t stride;
-    /* 16: Offset of the ring's slots from the start of this struct. */
+    /* 16: Offset of the ring's slots from the start of this struct. Position p has slot s(p mod `ring`), where s swaps the bits 0 to 2 with the bits 3 to 5. */
     uint64_t slots_offset;
     /* 24: Offset of the block words. */
     uint64_t words_offset;

@@ -127,7 +127,8 @@ layout! {
         8 => blocks: u32,
         /// Bytes from one block's payload to the next.
         12 => stride: u32,
-        /// Offset of the ring's slots from the start of this struct.
+        /// Offset of the ring's slots from the start of this struct. Position p has slot s(p mod `ring`), where s swaps the bits 0 to 2
+        /// with the bits 3 to 5.
         16 => slots_offset: u64,
         /// Offset of the block words.
         24 => words_offset: u64,

