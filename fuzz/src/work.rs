@@ -1,6 +1,6 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
-use shmkit::{Event, Lock, Mutex, PermitSemaphore, RLock, Segment, Semaphore};
+use shmkit::{Event, Lock, Mutex, PermitSemaphore, RLock, RwLock, Segment, Semaphore};
 use std::time::Duration;
 
 /// Time-outs are zero: nobody else is there to wait for.
@@ -15,6 +15,7 @@ pub struct Opened {
     semaphore: Option<Semaphore>,
     event: Option<Event>,
     permits: Option<PermitSemaphore>,
+    rwlock: Option<RwLock<[u64; 4]>>,
 }
 
 /// Puts an object of every kind into a sound segment.
@@ -26,6 +27,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
         permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
+        rwlock: Some(segment.rwlock("rwlock").initial([1; 4]).create()?),
     })
 }
 
@@ -38,6 +40,7 @@ pub fn open(segment: &Segment) -> Opened {
         semaphore: segment.semaphore("semaphore").open().ok(),
         event: segment.event("event").open().ok(),
         permits: segment.permit_semaphore("permits").open().ok(),
+        rwlock: segment.rwlock("rwlock").open().ok(),
     }
 }
 
@@ -91,6 +94,15 @@ fn sync(opened: &Opened) {
         let _ = permits.release();
         assert!(permits.value() <= permits.permits(), "more permits than there are");
         drop(permit);
+    }
+    if let Some(rwlock) = &opened.rwlock {
+        let _ = rwlock.try_read().map(|first| first[0] + rwlock.readers());
+        match rwlock.write_timeout(NOW) {
+            Ok(guard) => drop(guard.downgrade()),
+            Err(dead) => drop(dead.repair(|guard| guard[0] = 2)),
+        }
+        drop(rwlock.try_write());
+        rwlock.clear_poison();
     }
 }
 

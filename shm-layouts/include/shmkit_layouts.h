@@ -104,6 +104,8 @@
 #define SHMKIT_KIND_POOL UINT32_C(13)
 /* A semaphore whose permits have owners. */
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
+/* A lock for many readers or one writer, with the data it guards. */
+#define SHMKIT_KIND_RWLOCK UINT32_C(21)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -570,6 +572,54 @@ SHMKIT_ASSERT(offsetof(shmkit_rlock_body, thread) == 8, "offset of thread of shm
 SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->thread) == 8, "size of thread of shmkit_rlock_body");
 SHMKIT_ASSERT(offsetof(shmkit_rlock_body, reserved) == 16, "offset of reserved of shmkit_rlock_body");
 SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->reserved) == 48, "size of reserved of shmkit_rlock_body");
+
+/* Lock for many readers or one writer. Its data are at byte 192 of the body. */
+typedef struct shmkit_rw_lock_body {
+    /* 0: Mutex word of the writers. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: Wait word of the readers: the writer has left. */
+    SHMKIT_ATOMIC(uint32_t) released;
+    /* 8: Wait word of the writer that has the lock word: a reader has left. */
+    SHMKIT_ATOMIC(uint32_t) drained;
+    /* 12: Slots from this one on have never had readers. Grows only. */
+    SHMKIT_ATOMIC(uint32_t) high;
+    /* 16: Offset of the counts from the start of this struct, behind the data. */
+    uint64_t readers_offset;
+    /* 24: Counts: one for each slot of the registry. */
+    uint32_t readers;
+    /* 28: Zero. */
+    uint32_t reserved[9];
+} shmkit_rw_lock_body;
+SHMKIT_ASSERT(sizeof(shmkit_rw_lock_body) == 64, "size of shmkit_rw_lock_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_rw_lock_body) == 64, "alignment of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, word) == 0, "offset of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->word) == 4, "size of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, released) == 4, "offset of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->released) == 4, "size of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, drained) == 8, "offset of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->drained) == 4, "size of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, high) == 12, "offset of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->high) == 4, "size of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers_offset) == 16, "offset of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers_offset) == 8, "size of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers) == 24, "offset of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers) == 4, "size of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, reserved) == 28, "offset of reserved of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->reserved) == 36, "size of reserved of shmkit_rw_lock_body");
+
+/* How many readers the process in one slot has. On a line of its own: written by that process and by its recovery only. */
+typedef struct shmkit_reader_count {
+    /* 0: The count in the low half, the process's token in the high half; void unless the token is the slot's present one. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_reader_count;
+SHMKIT_ASSERT(sizeof(shmkit_reader_count) == 64, "size of shmkit_reader_count");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_reader_count) == 64, "alignment of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, word) == 0, "offset of word of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->word) == 8, "size of word of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, reserved) == 8, "offset of reserved of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->reserved) == 56, "size of reserved of shmkit_reader_count");
 
 /* Counting semaphore. */
 typedef struct shmkit_semaphore_body {

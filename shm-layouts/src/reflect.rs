@@ -85,6 +85,8 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::ObjectHeader::REFLECT,
     crate::objects::MutexBody::REFLECT,
     crate::objects::RLockBody::REFLECT,
+    crate::objects::RwLockBody::REFLECT,
+    crate::objects::ReaderCount::REFLECT,
     crate::objects::SemaphoreBody::REFLECT,
     crate::objects::EventBody::REFLECT,
     crate::objects::PermitsBody::REFLECT,
