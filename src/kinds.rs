@@ -45,6 +45,7 @@ pub(crate) fn find(kind: u32) -> Option<&'static Kind> {
         KIND_SEMAPHORE => Some(&crate::sync::semaphore::KIND),
         KIND_EVENT => Some(&crate::sync::event::KIND),
         KIND_RWLOCK => Some(&crate::sync::readers::KIND),
+        KIND_ONCE => Some(&crate::sync::once::KIND),
         KIND_PERMITS => Some(&crate::sync::permits::KIND),
         KIND_VALUE => Some(&crate::data::value::KIND),
         KIND_ARRAY => Some(&crate::data::array::KIND),

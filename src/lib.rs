@@ -42,5 +42,5 @@ pub use process::{
 };
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
 pub use shmkit_macros::{Element, main};
-pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, PermitSemaphore, RLock, RwLock, Semaphore};
+pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore};
 pub use sys::SysError;

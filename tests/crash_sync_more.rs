@@ -4,7 +4,7 @@ mod common;
 
 use shmkit::{Segment, failpoint};
 
-roles!(permits, recovers, rwlock);
+roles!(once, permits, recovers, rwlock);
 
 /// In a child: the segment, and once the parent says so, the kill point that is to be armed.
 fn prepare(arguments: &[String]) -> Segment {
@@ -157,6 +157,38 @@ fn an_rwlock_goes_on_although_its_recoverer_dies() {
         kill("recovers", &segment, point, 1, &[]);
         drop(lock.write().err().expect("told").repair(|_| ()).unwrap());
         assert_eq!((lock.readers(), *lock.write().unwrap()), (0, [1, 1]), "{point}");
+        segment.verify().unwrap();
+    }
+}
+
+fn once(arguments: &[String]) {
+    let segment = prepare(arguments);
+    segment.once("once").open().unwrap().call(|| ()).unwrap();
+}
+
+#[test]
+fn it_is_done_wherever_the_runner_dies() {
+    for (point, done, told) in [
+        ("once.claimed", false, true),
+        ("once.run", false, true),
+        ("once.done", true, false),
+        ("once.unlocked", true, false),
+    ] {
+        let segment = common::named("crash-once");
+        let once = segment.once("once").create().unwrap();
+        std::thread::scope(|scope| {
+            // Sleeps while the wake never comes.
+            scope.spawn(|| once.wait().unwrap());
+            kill("once", &segment, point, 1, &[]);
+            assert_eq!(once.is_done(), done, "{point}");
+            let mut was_told = false;
+            let ran = once.try_call(|again| {
+                was_told = again;
+                Ok::<_, shmkit::Error>(())
+            });
+            assert_eq!((ran.unwrap(), was_told), (!done, told), "{point}");
+        });
+        drop(once);
         segment.verify().unwrap();
     }
 }

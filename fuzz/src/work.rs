@@ -1,6 +1,6 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
-use shmkit::{Event, Lock, Mutex, PermitSemaphore, RLock, RwLock, Segment, Semaphore};
+use shmkit::{Event, Lock, Mutex, Once, PermitSemaphore, RLock, RwLock, Segment, Semaphore};
 use std::time::Duration;
 
 /// Time-outs are zero: nobody else is there to wait for.
@@ -15,6 +15,7 @@ pub struct Opened {
     semaphore: Option<Semaphore>,
     event: Option<Event>,
     permits: Option<PermitSemaphore>,
+    once: Option<Once>,
     rwlock: Option<RwLock<[u64; 4]>>,
 }
 
@@ -27,6 +28,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
         permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
+        once: Some(segment.once("once").create()?),
         rwlock: Some(segment.rwlock("rwlock").initial([1; 4]).create()?),
     })
 }
@@ -40,6 +42,7 @@ pub fn open(segment: &Segment) -> Opened {
         semaphore: segment.semaphore("semaphore").open().ok(),
         event: segment.event("event").open().ok(),
         permits: segment.permit_semaphore("permits").open().ok(),
+        once: segment.once("once").open().ok(),
         rwlock: segment.rwlock("rwlock").open().ok(),
     }
 }
@@ -94,6 +97,13 @@ fn sync(opened: &Opened) {
         let _ = permits.release();
         assert!(permits.value() <= permits.permits(), "more permits than there are");
         drop(permit);
+    }
+    if let Some(once) = &opened.once {
+        // A call waits for whoever the word names: only one that names nobody alive is run.
+        if !once.is_running() {
+            let _ = once.call(|| ());
+        }
+        let _ = once.wait_timeout(NOW);
     }
     if let Some(rwlock) = &opened.rwlock {
         let _ = rwlock.try_read().map(|first| first[0] + rwlock.readers());

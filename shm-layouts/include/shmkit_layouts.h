@@ -106,6 +106,8 @@
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
 /* A lock for many readers or one writer, with the data it guards. */
 #define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* Something that is done once. */
+#define SHMKIT_KIND_ONCE UINT32_C(24)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -678,6 +680,28 @@ SHMKIT_ASSERT(offsetof(shmkit_permits_body, event) == 4, "offset of event of shm
 SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->event) == 4, "size of event of shmkit_permits_body");
 SHMKIT_ASSERT(offsetof(shmkit_permits_body, reserved) == 8, "offset of reserved of shmkit_permits_body");
 SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->reserved) == 56, "size of reserved of shmkit_permits_body");
+
+/* Something that is done once. */
+typedef struct shmkit_once_body {
+    /* 0: Mutex word of who does it. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: 1 when it is done. */
+    SHMKIT_ATOMIC(uint32_t) done;
+    /* 8: Wait word: it is done. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_once_body;
+SHMKIT_ASSERT(sizeof(shmkit_once_body) == 64, "size of shmkit_once_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_once_body) == 64, "alignment of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, word) == 0, "offset of word of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->word) == 4, "size of word of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, done) == 4, "offset of done of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->done) == 4, "size of done of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, event) == 8, "offset of event of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
 
 /* Bounded queue for many producers and consumers: an index ring over a pool of owned blocks. */
 typedef struct shmkit_queue_body {

@@ -31,6 +31,8 @@ constants! { CONSTANTS:
     KIND_PERMITS: u32 = 20;
     /// A lock for many readers or one writer, with the data it guards.
     KIND_RWLOCK: u32 = 21;
+    /// Something that is done once.
+    KIND_ONCE: u32 = 24;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -51,6 +53,7 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
         KIND_RWLOCK => "rwlock",
+        KIND_ONCE => "once",
         _ => "unknown",
     }
 }

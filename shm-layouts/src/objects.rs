@@ -137,6 +137,18 @@ layout! {
         8 => reserved: [AtomicU32; 14],
     }
 
+    /// Something that is done once.
+    struct OnceBody: 64 bytes, aligned 64 {
+        /// Mutex word of who does it.
+        0 => word: AtomicU32,
+        /// 1 when it is done.
+        4 => done: AtomicU32,
+        /// Wait word: it is done.
+        8 => event: AtomicU32,
+        /// Zero.
+        12 => reserved: [AtomicU32; 13],
+    }
+
     /// Bounded queue for many producers and consumers: an index ring over a pool of owned blocks.
     struct QueueBody: 512 bytes, aligned 128 {
         /// Messages it can hold.

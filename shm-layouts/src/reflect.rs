@@ -90,6 +90,7 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::SemaphoreBody::REFLECT,
     crate::objects::EventBody::REFLECT,
     crate::objects::PermitsBody::REFLECT,
+    crate::objects::OnceBody::REFLECT,
     crate::objects::QueueBody::REFLECT,
     crate::objects::BlockMeta::REFLECT,
     crate::objects::ConnectionBody::REFLECT,
