@@ -44,6 +44,8 @@ const ALL: &[&Kind] = &[
     &crate::sync::semaphore::KIND,
     &crate::sync::event::KIND,
     &crate::sync::permits::KIND,
+    &crate::sync::readers::KIND,
+    &crate::sync::once::KIND,
     &crate::data::value::KIND,
     &crate::data::array::KIND,
     &crate::channel::queue::KIND,

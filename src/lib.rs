@@ -43,7 +43,7 @@ pub use process::{
 };
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
 pub use shmkit_macros::{Element, main};
-pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, PermitSemaphore, RLock, Semaphore};
+pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore};
 pub use sys::SysError;
 
 /// The snippets of the README are tests.

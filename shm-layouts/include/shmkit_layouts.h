@@ -104,6 +104,10 @@
 #define SHMKIT_KIND_POOL UINT32_C(13)
 /* A semaphore whose permits have owners. */
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
+/* A lock for many readers or one writer, with the data it guards. */
+#define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* Something that is done once. */
+#define SHMKIT_KIND_ONCE UINT32_C(24)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -577,6 +581,54 @@ SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->thread) == 8, "size of thread of 
 SHMKIT_ASSERT(offsetof(shmkit_rlock_body, reserved) == 16, "offset of reserved of shmkit_rlock_body");
 SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->reserved) == 48, "size of reserved of shmkit_rlock_body");
 
+/* Lock for many readers or one writer. Its data are at byte 192 of the body. */
+typedef struct shmkit_rw_lock_body {
+    /* 0: Mutex word of the writers. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: Wait word of the readers: the writer has left. */
+    SHMKIT_ATOMIC(uint32_t) released;
+    /* 8: Wait word of the writer that has the lock word: a reader has left. */
+    SHMKIT_ATOMIC(uint32_t) drained;
+    /* 12: Slots from this one on have never had readers. Grows only. */
+    SHMKIT_ATOMIC(uint32_t) high;
+    /* 16: Offset of the counts from the start of this struct, behind the data. */
+    uint64_t readers_offset;
+    /* 24: Counts: one for each slot of the registry. */
+    uint32_t readers;
+    /* 28: Zero. */
+    uint32_t reserved[9];
+} shmkit_rw_lock_body;
+SHMKIT_ASSERT(sizeof(shmkit_rw_lock_body) == 64, "size of shmkit_rw_lock_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_rw_lock_body) == 64, "alignment of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, word) == 0, "offset of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->word) == 4, "size of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, released) == 4, "offset of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->released) == 4, "size of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, drained) == 8, "offset of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->drained) == 4, "size of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, high) == 12, "offset of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->high) == 4, "size of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers_offset) == 16, "offset of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers_offset) == 8, "size of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers) == 24, "offset of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers) == 4, "size of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, reserved) == 28, "offset of reserved of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->reserved) == 36, "size of reserved of shmkit_rw_lock_body");
+
+/* How many readers the process in one slot has. On a line of its own: written by that process and by its recovery only. */
+typedef struct shmkit_reader_count {
+    /* 0: The count in the low half, the process's token in the high half; void unless the token is the slot's present one. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_reader_count;
+SHMKIT_ASSERT(sizeof(shmkit_reader_count) == 64, "size of shmkit_reader_count");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_reader_count) == 64, "alignment of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, word) == 0, "offset of word of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->word) == 8, "size of word of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, reserved) == 8, "offset of reserved of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->reserved) == 56, "size of reserved of shmkit_reader_count");
+
 /* Counting semaphore. */
 typedef struct shmkit_semaphore_body {
     /* 0: Permits left. */
@@ -634,6 +686,28 @@ SHMKIT_ASSERT(offsetof(shmkit_permits_body, event) == 4, "offset of event of shm
 SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->event) == 4, "size of event of shmkit_permits_body");
 SHMKIT_ASSERT(offsetof(shmkit_permits_body, reserved) == 8, "offset of reserved of shmkit_permits_body");
 SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->reserved) == 56, "size of reserved of shmkit_permits_body");
+
+/* Something that is done once. */
+typedef struct shmkit_once_body {
+    /* 0: Mutex word of who does it. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: 1 when it is done. */
+    SHMKIT_ATOMIC(uint32_t) done;
+    /* 8: Wait word: it is done. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_once_body;
+SHMKIT_ASSERT(sizeof(shmkit_once_body) == 64, "size of shmkit_once_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_once_body) == 64, "alignment of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, word) == 0, "offset of word of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->word) == 4, "size of word of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, done) == 4, "offset of done of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->done) == 4, "size of done of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, event) == 8, "offset of event of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
 
 /* Bounded queue for many producers and consumers: an index ring over a pool of owned blocks. */
 typedef struct shmkit_queue_body {

@@ -29,6 +29,10 @@ constants! { CONSTANTS:
     KIND_POOL: u32 = 13;
     /// A semaphore whose permits have owners.
     KIND_PERMITS: u32 = 20;
+    /// A lock for many readers or one writer, with the data it guards.
+    KIND_RWLOCK: u32 = 21;
+    /// Something that is done once.
+    KIND_ONCE: u32 = 24;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -48,6 +52,8 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_SPAWN => "spawn record",
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
+        KIND_RWLOCK => "rwlock",
+        KIND_ONCE => "once",
         _ => "unknown",
     }
 }

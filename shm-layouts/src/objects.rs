@@ -85,6 +85,32 @@ layout! {
         16 => reserved: [AtomicU32; 12],
     }
 
+    /// Lock for many readers or one writer. Its data are at byte 192 of the body.
+    struct RwLockBody: 64 bytes, aligned 64 {
+        /// Mutex word of the writers.
+        0 => word: AtomicU32,
+        /// Wait word of the readers: the writer has left.
+        4 => released: AtomicU32,
+        /// Wait word of the writer that has the lock word: a reader has left.
+        8 => drained: AtomicU32,
+        /// Slots from this one on have never had readers. Grows only.
+        12 => high: AtomicU32,
+        /// Offset of the counts from the start of this struct, behind the data.
+        16 => readers_offset: u64,
+        /// Counts: one for each slot of the registry.
+        24 => readers: u32,
+        /// Zero.
+        28 => reserved: [u32; 9],
+    }
+
+    /// How many readers the process in one slot has. On a line of its own: written by that process and by its recovery only.
+    struct ReaderCount: 64 bytes, aligned 64 {
+        /// The count in the low half, the process's token in the high half; void unless the token is the slot's present one.
+        0 => word: AtomicU64,
+        /// Zero.
+        8 => reserved: [AtomicU64; 7],
+    }
+
     /// Counting semaphore.
     struct SemaphoreBody: 64 bytes, aligned 64 {
         /// Permits left.
@@ -115,6 +141,18 @@ layout! {
         4 => event: AtomicU32,
         /// Zero.
         8 => reserved: [AtomicU32; 14],
+    }
+
+    /// Something that is done once.
+    struct OnceBody: 64 bytes, aligned 64 {
+        /// Mutex word of who does it.
+        0 => word: AtomicU32,
+        /// 1 when it is done.
+        4 => done: AtomicU32,
+        /// Wait word: it is done.
+        8 => event: AtomicU32,
+        /// Zero.
+        12 => reserved: [AtomicU32; 13],
     }
 
     /// Bounded queue for many producers and consumers: an index ring over a pool of owned blocks.

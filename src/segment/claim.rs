@@ -46,7 +46,7 @@ fn attempt(word: &AtomicU32, token: Token, contended: u32) -> Attempt {
                 Err(seen) => Attempt::Held(seen),
             }
         }
-        Err(seen) if seen & MUTEX_OWNER == SLOT_POISON => Attempt::Poisoned,
+        Err(seen) if is_poisoned(seen) => Attempt::Poisoned,
         Err(seen) => Attempt::Held(seen),
     }
 }
@@ -186,6 +186,11 @@ pub(crate) fn force_unlock(word: &AtomicU32) -> bool {
     let seen = word.swap(0, Ordering::AcqRel);
     futex::wake(word, 1);
     seen & MUTEX_OWNER != 0
+}
+
+/// Whether a lock word says that the lock is poisoned.
+pub(crate) fn is_poisoned(seen: u32) -> bool {
+    seen & MUTEX_OWNER == SLOT_POISON
 }
 
 /// Makes a poisoned lock usable again.

@@ -5,14 +5,19 @@
 mod bounded;
 pub(crate) mod event;
 pub(crate) mod mutex;
+pub(crate) mod once;
 pub(crate) mod permits;
+pub(crate) mod readers;
 pub(crate) mod rlock;
+mod rwlock;
 pub(crate) mod semaphore;
 
 pub use crate::segment::interrupt::set_interrupt_check;
 pub use bounded::{BoundedSemaphore, BoundedSemaphoreOptions};
 pub use event::{Event, EventOptions};
 pub use mutex::{Lock, LockError, LockGuard, LockOptions, Mutex, MutexGuard, MutexOptions, Recovered, Unlocked};
+pub use once::{Once, OnceOptions};
 pub use permits::{PermitGuard, PermitSemaphore, PermitSemaphoreOptions};
 pub use rlock::{RLock, RLockGuard, RLockOptions};
+pub use rwlock::{RwLock, RwLockOptions, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Semaphore, SemaphoreGuard, SemaphoreOptions};

@@ -142,6 +142,8 @@ pub(crate) struct Held<'a> {
     what: &'static str,
     /// The lock is left poisoned instead of free.
     pub(crate) poison: bool,
+    /// The lock is left as by a dead owner: the next one is told.
+    pub(super) abandon: bool,
     // A guard is released by the process that took it; the thread does not matter, but `Send` would let it outlive a scope
     // that a panic leaves.
     _not_send: PhantomData<*const ()>,
@@ -158,15 +160,20 @@ impl<'a> Held<'a> {
         failpoint!("lock.before");
         let how = claim::lock(object.attachment(), word, deadline, what)?;
         failpoint!("lock.after");
-        Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how))
+        Ok((Held::taken(object, word, what), how))
     }
 
     /// Takes the lock if nobody has it; the error names who has.
     pub(crate) fn try_lock(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Result<(Self, Acquired)> {
         match claim::try_lock(object.attachment(), word)? {
-            Some(how) => Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how)),
+            Some(how) => Ok((Held::taken(object, word, what), how)),
             None => Err(Held::would_block(object, word, what)),
         }
+    }
+
+    /// A lock that this process has just taken.
+    pub(super) fn taken(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Self {
+        Held { object, word, what, poison: false, abandon: false, _not_send: PhantomData }
     }
 
     /// The error that names who has the lock.
@@ -182,7 +189,7 @@ impl Drop for Held<'_> {
         // An unwinding thread leaves the data as a killed process does: the next owner is told.
         let _ = if self.poison {
             claim::poison(attachment, self.word, self.what)
-        } else if std::thread::panicking() {
+        } else if self.abandon || std::thread::panicking() {
             claim::abandon(attachment, self.word, self.what)
         } else {
             claim::unlock(attachment, self.word, self.what)
