@@ -107,13 +107,13 @@ fn killed_at_every_step() {
     }
 }
 
-/// Waits for what a dead process has, while a signal comes every few milliseconds.
+/// Waits for what a dead process has, while signals come faster than a slice of its sleep ends.
 fn waits_among_signals(arguments: &[String]) {
     let segment = Segment::open(&arguments[0]).unwrap();
     let mutex = segment.mutex::<u64>("mutex").open().unwrap();
     let messages = segment.pod_queue::<u64>("messages").open().unwrap();
     extern "C" fn nothing(_: i32) {}
-    let interval = libc::timeval { tv_sec: 0, tv_usec: 3000 };
+    let interval = libc::timeval { tv_sec: 0, tv_usec: 500 };
     let timer = libc::itimerval { it_interval: interval, it_value: interval };
     // SAFETY: the handler does nothing; the timer is initialised.
     unsafe {
