@@ -128,8 +128,8 @@ fn is_impossible(attachment: &Attachment, seen: u32) -> bool {
     seen != 0 && !handed_on && (owner == 0 || owner & 0xFFF >= attachment.geometry.max_participants)
 }
 
-/// Sleeps until the lock may be free, at most for `slice`; true if it slept. At the end of a slice the owner's life is
-/// probed: a dead one's lock is handed on.
+/// Sleeps until the lock may be free, at most for `slice`; true if it slept. If it still has the same owner then, be it that the
+/// slice is over or that a signal came, the owner's life is probed: a dead one's lock is handed on.
 pub(crate) fn await_release(attachment: &Attachment, word: &AtomicU32, slice: Duration) -> bool {
     let seen = word.load(Ordering::Relaxed);
     if seen == 0 || seen & !MUTEX_CONTENDED == NOBODY {
@@ -139,7 +139,8 @@ pub(crate) fn await_release(attachment: &Attachment, word: &AtomicU32, slice: Du
     if seen != marked && word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         return false;
     }
-    if futex::wait(word, marked, slice) == futex::Woken::TimedOut {
+    futex::wait(word, marked, slice);
+    if word.load(Ordering::Relaxed) == marked {
         attachment.bury(Token(seen & MUTEX_OWNER));
         recover_word(word, |owner| attachment.is_dead(owner));
     }

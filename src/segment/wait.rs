@@ -186,6 +186,8 @@ fn sleep<R>(
 ) -> Result<Option<R>> {
     let mut slept = false;
     let mut longest = FIRST_SLICE;
+    // Of the last look for the dead: signals and wake-ups for others may keep each single sleep short.
+    let mut looked = Instant::now();
     loop {
         let word = event.load(Ordering::Relaxed);
         let marked = word | EVENT_WAITING;
@@ -207,13 +209,13 @@ fn sleep<R>(
             }
             return outcome;
         }
-        let started = Instant::now();
-        let _ = futex::wait(event, marked, slice.min(left));
+        futex::wait(event, marked, slice.min(left));
         // A publisher that found the mark cleared it: without it the next publisher would see nobody.
         event.fetch_or(EVENT_WAITING, Ordering::SeqCst);
         slept = true;
-        if started.elapsed() >= slice.min(left) {
+        if looked.elapsed() >= slice.min(left) {
             attachment.recover_dead();
+            looked = Instant::now();
             longest = (longest * 2).min(LONGEST_SLICE);
         }
     }

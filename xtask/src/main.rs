@@ -4,6 +4,7 @@ mod layouts;
 mod lint;
 mod steps;
 mod test;
+mod torture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ usage: cargo xtask COMMAND
                       with --check only tell which of them differ
   test                everything a fresh machine must pass; leaves nothing in /dev/shm
   lint                formatting, clippy and rustdoc, warnings denied
+  kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[:seed]]]
+                      kills a process after every instruction of every operation, and looks at what survivors find
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         ["layouts", "--check"] => layouts::check(),
         ["test"] => test::run(),
         ["lint"] => lint::run(),
+        ["kill-grid", ..] => torture::run(&words),
         [] | ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
             Ok(())
