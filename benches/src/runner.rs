@@ -26,8 +26,10 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// What `--smoke` does: each contestant once, to see whether it works.
+    pub const SMOKE: Effort = Effort { rounds: 1, duration: Duration::from_millis(1), most: 1000 };
     /// What `--quick` does.
-    pub const QUICK: Effort = Effort { rounds: 10, duration: Duration::from_millis(12), most: 1_000_000 };
+    pub const QUICK: Effort = Effort { rounds: 10, duration: Duration::from_millis(12), most: 2_000_000 };
     /// What is done otherwise.
     pub const FULL: Effort = Effort { rounds: 15, duration: Duration::from_millis(100), most: 20_000_000 };
 }
@@ -143,7 +145,8 @@ impl Launcher {
         for (place, contestant) in figure.contestants.iter().enumerate() {
             progress(contestant.label);
             amounts[place] = match contestant.amount {
-                Amount::Fixed(operations) => operations,
+                // To see whether it works a few are enough.
+                Amount::Fixed(operations) => operations.min(effort.most),
                 Amount::Fitting => match self.fitting(figure, contestant, effort) {
                     Ok(amount) => amount,
                     Err(why) => {

@@ -13,9 +13,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str = "\
-usage: bench [--quick] [--only PATTERN] [--json FILE] [--html FILE] [--baseline FILE] [--list]
+usage: bench [--quick | --smoke] [--only PATTERN] [--json FILE] [--html FILE] [--baseline FILE] [--list]
 
   --quick           under four minutes instead of about a quarter of an hour
+  --smoke           each contestant once, only to see whether it works
   --only PATTERN    the figures with this in their name; several patterns with commas between them
   --json FILE       one object a row: name, value, unit, limit, best_peer, ratio_to_limit, ratio_to_best_peer, goal, met
   --html FILE       one page with charts
@@ -57,6 +58,7 @@ impl Options {
             };
             match name {
                 "--quick" => options.effort = Effort::QUICK,
+                "--smoke" => options.effort = Effort::SMOKE,
                 "--list" => options.list = true,
                 "--only" => options.only.extend(value()?.split(',').map(|pattern| pattern.trim().to_lowercase())),
                 "--json" => options.json = Some(value()?.into()),

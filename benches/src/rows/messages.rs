@@ -7,6 +7,7 @@ use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
 use crate::limits;
 use crate::payload::{Bytes1K, Bytes1M, Bytes8, Bytes64, Bytes64K, Payload, Untouched, capacity};
 use crate::peers;
+use crate::rows::pipes;
 use crate::stage::Stage;
 use serde::{Deserialize, Serialize};
 use shmkit::{Error, PodQueue, Queue, Segment};
@@ -29,11 +30,11 @@ impl<P: Payload, const SPIN: bool> Pods<P, SPIN> {
     }
 }
 
-fn is_full(error: &Error) -> bool {
+pub(super) fn is_full(error: &Error) -> bool {
     matches!(error, Error::Channel(shmkit::ChannelError::Full { .. }))
 }
 
-fn is_empty(error: &Error) -> bool {
+pub(super) fn is_empty(error: &Error) -> bool {
     matches!(error, Error::Channel(shmkit::ChannelError::Empty { .. }))
 }
 
@@ -170,12 +171,14 @@ fn records_one_way(stage: &Stage) -> Result {
 
 // ---- figures ---------------------------------------------------------------------------------------------------------
 
+/// Round trips of any size.
 fn round_trips<P: Payload>() -> Vec<Contestant> {
-    let mut contestants = vec![
-        Contestant::pair("minimal ring", Limit, limits::ring_round_trip::<P>),
-        Contestant::pair("PodQueue", Reference, queue_round_trip::<P, true>),
-        Contestant::pair("PodQueue, default waiting", Reference, queue_round_trip::<P, false>),
-    ];
+    let mut contestants = pipes::round_trips::<P>();
+    contestants.extend([
+        Contestant::pair(RING, Limit, limits::ring_round_trip::<P>),
+        Contestant::pair("PodQueue, spinning", Reference, queue_round_trip::<P, true>),
+        Contestant::pair("PodQueue", Reference, queue_round_trip::<P, false>),
+    ]);
     contestants.extend(peers::round_trips::<P>());
     contestants
 }
@@ -185,10 +188,7 @@ fn small_round_trips<P: Payload>() -> Vec<Contestant> {
 }
 
 fn one_ways<P: Payload>() -> Vec<Contestant> {
-    let mut contestants = vec![
-        Contestant::pair("minimal ring", Limit, limits::ring_one_way::<P>),
-        Contestant::pair("PodQueue", Reference, queue_one_way::<P>),
-    ];
+    let mut contestants = vec![pipes::one_ways::<P>(), Contestant::pair(RING, Limit, limits::ring_one_way::<P>)];
     contestants.extend(peers::one_ways::<P>());
     contestants
 }
@@ -206,11 +206,15 @@ fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
     contestants
 }
 
-pub fn figures() -> Vec<Figure> {
-    let crossbeam = "crossbeam-channel (threads)";
+const RING: &str = "minimal ring";
+const LINE: &str = "cache line";
+const CROSSBEAM: &str = "crossbeam-channel (threads)";
+
+/// What the machine can do, by itself.
+fn machine() -> Vec<Figure> {
     vec![
         Figure::new("machine: cache line round trip", Unit::Nanoseconds).with([Contestant::pair(
-            "cache line",
+            LINE,
             Limit,
             limits::line,
         )]),
@@ -224,30 +228,70 @@ pub fn figures() -> Vec<Figure> {
             Contestant::single("64 KiB", Limit, limits::memcpy::<Bytes64K>).fixed(5_000),
             Contestant::single("1 MiB", Limit, limits::memcpy::<Bytes1M>).fixed(200),
         ]),
-        Figure::new("round trip 8 B", Unit::Nanoseconds)
-            .with([Contestant::pair("cache line", Limit, limits::line)])
-            .with(small_round_trips::<Bytes8>()),
-        Figure::new("round trip 64 B", Unit::Nanoseconds).with(small_round_trips::<Bytes64>()),
-        Figure::new("round trip 1 KiB", Unit::Nanoseconds).with(small_round_trips::<Bytes1K>()),
-        Figure::new("round trip 64 KiB", Unit::Nanoseconds).with(round_trips::<Bytes64K>()),
-        Figure::new("round trip 1 MiB", Unit::Nanoseconds).with(round_trips::<Bytes1M>()),
-        Figure::new("round trip 1 MiB, untouched", Unit::Nanoseconds)
+    ]
+}
+
+fn round_trip_figures() -> Vec<Figure> {
+    let figure = |name| Figure::new(name, Unit::Nanoseconds);
+    let like_the_ring = |name| figure(name).goal(Goal::AtMost(1.15, RING));
+    vec![
+        figure("pipe round trip 8 B, spinning")
+            .goal(Goal::AtMost(1.2, RING))
+            .goal(Goal::AtMost(1.4, LINE))
+            .with(small_round_trips::<Bytes8>())
+            .with([Contestant::pair(LINE, Limit, limits::line)]),
+        figure("pipe round trip 8 B, default waiting").goal(Goal::AtMost(1.1, pipes::SPINNING)).with(pipes::waiting()),
+        like_the_ring("pipe round trip 64 B").with(small_round_trips::<Bytes64>()),
+        like_the_ring("pipe round trip 1 KiB").with(small_round_trips::<Bytes1K>()),
+        like_the_ring("pipe round trip 64 KiB").with(round_trips::<Bytes64K>()),
+        figure("pipe round trip 1 MiB").with(round_trips::<Bytes1M>()),
+        figure("pipe round trip 1 MiB loan, untouched")
+            .goal(Goal::AtMost(3.0, LINE))
+            .with(pipes::untouched())
             .with([
-                Contestant::pair("cache line", Limit, limits::line),
+                Contestant::pair(LINE, Limit, limits::line),
                 Contestant::pair("PodQueue", Reference, queue_round_trip::<Untouched, true>),
             ])
             .with(peers::untouched()),
-        Figure::new("one way 8 B", Unit::Millions).with(small_one_ways::<Bytes8>()),
-        Figure::new("one way 64 B", Unit::Millions).with(small_one_ways::<Bytes64>()),
-        Figure::new("one way 1 KiB", Unit::Millions).with(small_one_ways::<Bytes1K>()),
-        Figure::new("one way 64 KiB", Unit::Millions).with(one_ways::<Bytes64K>()),
-        Figure::new("queue 1P1C 64 B", Unit::Millions).goal(Goal::AtLeast(1.0, crossbeam)).with(queues::<Bytes64>(2)),
-        Figure::new("queue 2P2C 64 B", Unit::Millions).goal(Goal::AtLeast(1.0, crossbeam)).with(queues::<Bytes64>(4)),
-        Figure::new("queue of serde records", Unit::Millions)
+        figure("pipe round trip 8 B, blocking")
+            .goal(Goal::AtMost(1.1, FUTEX))
+            .with([pipes::blocked(), Contestant::pair(FUTEX, Limit, limits::futex)]),
+        figure("pipe round trip 8 B, blocking, one CPU")
+            .goal(Goal::AtMost(1.1, FUTEX))
+            .with(pipes::blocked_on_one_cpu())
+            .with([Contestant::pair(FUTEX, Limit, limits::futex_one_cpu)]),
+    ]
+}
+
+const FUTEX: &str = "raw futex";
+
+fn one_way_figures() -> Vec<Figure> {
+    let figure = |name| Figure::new(name, Unit::Millions);
+    let like_the_ring = |name| figure(name).goal(Goal::AtLeast(0.85, RING));
+    vec![
+        like_the_ring("pipe one way 8 B").with(small_one_ways::<Bytes8>()),
+        like_the_ring("pipe one way 64 B").with(small_one_ways::<Bytes64>()),
+        figure("pipe one way 8 B, batches").goal(Goal::AtLeast(3.0, "one by one")).with(pipes::batches()),
+        figure("pipe one way 1 KiB").with(small_one_ways::<Bytes1K>()),
+        figure("pipe one way 64 KiB").with(one_ways::<Bytes64K>()),
+    ]
+}
+
+fn queue_figures() -> Vec<Figure> {
+    let figure = |name| Figure::new(name, Unit::Millions);
+    vec![
+        figure("queue 1P1C 64 B").goal(Goal::AtLeast(1.0, CROSSBEAM)).with(queues::<Bytes64>(2)),
+        figure("queue 2P2C 64 B").goal(Goal::AtLeast(1.0, CROSSBEAM)).with(queues::<Bytes64>(4)),
+        figure("queue of serde records")
             .goal(Goal::AtLeast(10.0, "ipc-channel"))
             .with([Contestant::pair("shmkit", Shmkit, records_one_way)])
             .with(peers::records()),
     ]
+}
+
+/// All figures for messages.
+pub fn figures() -> Vec<Figure> {
+    [machine(), round_trip_figures(), one_way_figures(), queue_figures()].into_iter().flatten().collect()
 }
 
 /// Round trips and one way with a user's own payload.

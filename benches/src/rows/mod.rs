@@ -3,6 +3,7 @@
 mod attach;
 mod locks;
 mod messages;
+mod pipes;
 mod processes;
 
 use crate::contest::Figure;

@@ -98,9 +98,11 @@ fn pool_apply(stage: &Stage) -> Result {
 const TASKS: u64 = 100_000;
 
 pub fn figures() -> Vec<Figure> {
-    let mut apply = Figure::new("pool: apply, one at a time", Unit::Microseconds)
-        .with([Contestant::single("shmkit", Shmkit, pool_apply)]);
-    apply = apply.with(peers::pool_apply());
+    let call = super::pipes::blocked_in_microseconds();
+    let apply = Figure::new("pool: apply, one at a time", Unit::Microseconds)
+        .goal(Goal::AtMost(1.3, call.label))
+        .with([Contestant::single("shmkit", Shmkit, pool_apply), call])
+        .with(peers::pool_apply());
     vec![
         Figure::new("process: start and join", Unit::Microseconds)
             .goal(Goal::AtMost(1.2, "std::process::Command"))
