@@ -41,7 +41,7 @@ pub use pool::{AsyncResult, Pool};
 pub use process::{
     ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,
 };
-pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
+pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session, set_spin_time};
 pub use shmkit_macros::{Element, main};
 pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore};
 pub use sys::SysError;

@@ -34,6 +34,7 @@ pub use objects::ObjectInfo;
 pub(crate) use recovery::Dead;
 pub(crate) use session::inherit;
 pub use session::{Context, session};
+pub use wait::set_spin_time;
 
 use crate::error::{Result, SegmentError};
 use crate::sys::{SysError, lock, lock::Anchor, shm};

@@ -24,8 +24,8 @@ pub(crate) const FIRST_SLICE: Duration = Duration::from_millis(50);
 pub(crate) const LONGEST_SLICE: Duration = Duration::from_secs(1);
 /// Slice where the kernel refuses the sleeper's barrier.
 const SHORT_SLICE: Duration = Duration::from_millis(1);
-/// How long one spins before one sleeps: about what waking a sleeper costs.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long one spins before one sleeps, in nanoseconds: about what waking a sleeper costs.
+static SPIN: AtomicU32 = AtomicU32::new(20_000);
 /// Looks at the state before the first one at the clock.
 const CLOSE_LOOKS: u32 = 16;
 
@@ -61,6 +61,22 @@ impl Deadline {
     }
 }
 
+/// Sets how long this process watches what it waits for before it sleeps: 20 µs unless told otherwise, 4 s at most.
+///
+/// Zero means to sleep at once: for programs with more busy threads than CPUs, or where power counts more than latency.
+///
+/// # Examples
+/// ```
+/// shmkit::set_spin_time(std::time::Duration::ZERO);
+/// ```
+pub fn set_spin_time(time: Duration) {
+    SPIN.store(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX), Ordering::Relaxed);
+}
+
+fn spin_time() -> Duration {
+    Duration::from_nanos(u64::from(SPIN.load(Ordering::Relaxed)))
+}
+
 /// What spinning is good for, by the CPUs this process may use.
 #[derive(Clone, Copy)]
 enum Spins {
@@ -80,6 +96,9 @@ const FEW: u32 = 4;
 
 /// Whether to spin this time.
 fn spins() -> bool {
+    if SPIN.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
     static SPINS: OnceLock<Spins> = OnceLock::new();
     let spins = *SPINS.get_or_init(|| {
         let usable = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
@@ -129,7 +148,7 @@ fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>)
                 return helped(taken);
             }
         }
-        if start.elapsed() >= SPIN {
+        if start.elapsed() >= spin_time() {
             return Ok(None);
         }
     }
@@ -149,7 +168,7 @@ pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<O
         if let Some(taken) = attempt()? {
             return helped(taken);
         }
-        if start.elapsed() >= SPIN {
+        if start.elapsed() >= spin_time() {
             return Ok(None);
         }
         pauses = (pauses * 2).min(16);

@@ -1,5 +1,7 @@
 //! The project's own commands. `cargo xtask` lists them.
 
+mod bench;
+mod instructions;
 mod layouts;
 mod lint;
 mod steps;
@@ -18,6 +20,10 @@ usage: cargo xtask COMMAND
   layouts [--check]   write the C header, layouts.json and the tables of SPEC.md from the types;
                       with --check only tell which of them differ
   test                everything a fresh machine must pass; leaves nothing in /dev/shm
+  bench [OPTIONS]     limits of the machine, shmkit and others, in one run; --help lists the options
+  instructions [--check]
+                      count the instructions of the hot paths and write them to benches/instructions.json;
+                      with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
   kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[:seed]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
@@ -32,6 +38,9 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["lint"] => lint::run(),
         ["kill-grid", ..] => torture::run(&words),
+        ["bench", ref options @ ..] => bench::run(options),
+        ["instructions"] => instructions::write(),
+        ["instructions", "--check"] => instructions::check(),
         [] | ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
             Ok(())
