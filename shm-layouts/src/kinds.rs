@@ -29,6 +29,18 @@ constants! { CONSTANTS:
     KIND_POOL: u32 = 13;
     /// A semaphore whose permits have owners.
     KIND_PERMITS: u32 = 20;
+    /// A dict.
+    KIND_DICT: u32 = 32;
+    /// A list.
+    KIND_LIST: u32 = 33;
+    /// A dict in parts, for many writers.
+    KIND_SHARDED_DICT: u32 = 34;
+    /// Named values of any types: a dict with names as keys.
+    KIND_NAMESPACE: u32 = 35;
+    /// A counter in stripes.
+    KIND_COUNTER: u32 = 36;
+    /// Text, bytes or elements that never change.
+    KIND_FROZEN: u32 = 37;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -48,6 +60,12 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_SPAWN => "spawn record",
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
+        KIND_DICT => "dict",
+        KIND_LIST => "list",
+        KIND_SHARDED_DICT => "sharded dict",
+        KIND_NAMESPACE => "namespace",
+        KIND_COUNTER => "counter",
+        KIND_FROZEN => "frozen value",
         _ => "unknown",
     }
 }
