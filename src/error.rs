@@ -27,6 +27,9 @@ pub enum Error {
     /// A task of a pool.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// A dict, list or another container.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The operating system refused something it should not refuse.
     #[error(transparent)]
     Os(#[from] SysError),
@@ -399,6 +402,42 @@ pub enum ProcessError {
     },
 }
 
+/// Errors of dicts, lists and other containers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A key or value that serde could not write, or bytes it could not read as the type that was asked for.
+    #[error("cannot {action}: {why}")]
+    Codec {
+        /// `"write the key"`, `"write the value"`, `"read the key"` or `"read the value"`.
+        action: &'static str,
+        /// What serde said.
+        why: String,
+    },
+    /// Somebody added or removed elements while one iterated.
+    #[error("the {what} changed its size while it was iterated: iterate over a snapshot instead")]
+    SizeChanged {
+        /// Which container.
+        what: &'static str,
+    },
+    /// A key or value that is too long.
+    #[error("a {what} of {size} bytes is too long: {maximum} is the most")]
+    TooLarge {
+        /// `"key"` or `"value"`.
+        what: &'static str,
+        /// Bytes of it.
+        size: u64,
+        /// The most there can be.
+        maximum: u64,
+    },
+    /// More values with handles in them than a container can keep track of.
+    #[error("a container can hold {maximum} values with handles: use several containers")]
+    TooManyHandles {
+        /// The most there can be.
+        maximum: u32,
+    },
+}
+
 /// Why a task of a pool has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -542,6 +581,14 @@ impl Error {
                     TaskError::Taken => 6,
                     TaskError::BrokenPool { .. } => 7,
                     TaskError::PoolOpen => 8,
+                }
+            }
+            Error::Data(error) => {
+                800 + match error {
+                    DataError::Codec { .. } => 1,
+                    DataError::SizeChanged { .. } => 2,
+                    DataError::TooLarge { .. } => 3,
+                    DataError::TooManyHandles { .. } => 4,
                 }
             }
             Error::Os(_) => 600,

@@ -34,9 +34,9 @@ mod sys;
 
 pub use bytemuck;
 pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
-pub use data::{Array, Value};
+pub use data::{Array, Dict, Value};
 pub use element::Element;
-pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
+pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use pool::{AsyncResult, Pool};
 pub use process::{
     ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,

@@ -33,6 +33,18 @@ constants! { CONSTANTS:
     KIND_RWLOCK: u32 = 21;
     /// Something that is done once.
     KIND_ONCE: u32 = 24;
+    /// A dict.
+    KIND_DICT: u32 = 32;
+    /// A list.
+    KIND_LIST: u32 = 33;
+    /// A dict in parts, for many writers.
+    KIND_SHARDED_DICT: u32 = 34;
+    /// Named values of any types: a dict with names as keys.
+    KIND_NAMESPACE: u32 = 35;
+    /// A counter in stripes.
+    KIND_COUNTER: u32 = 36;
+    /// Text, bytes or elements that never change.
+    KIND_FROZEN: u32 = 37;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -54,6 +66,12 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_PERMITS => "permit semaphore",
         KIND_RWLOCK => "rwlock",
         KIND_ONCE => "once",
+        KIND_DICT => "dict",
+        KIND_LIST => "list",
+        KIND_SHARDED_DICT => "sharded dict",
+        KIND_NAMESPACE => "namespace",
+        KIND_COUNTER => "counter",
+        KIND_FROZEN => "frozen value",
         _ => "unknown",
     }
 }

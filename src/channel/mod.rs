@@ -10,7 +10,7 @@
 //! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
 //! * `port`: waiting at a ring. `message`, `codec`: how a value lies in a block.
 
-mod codec;
+pub(crate) mod codec;
 pub(crate) mod connection;
 mod message;
 pub(crate) mod pipe;

@@ -147,7 +147,13 @@ impl Attachment {
 
     /// How far a word lies from the start of the segment, for messages.
     pub(crate) fn offset_of(&self, word: &AtomicU32) -> u64 {
-        (std::ptr::from_ref(word) as usize).wrapping_sub(self.map.base() as usize) as u64
+        self.offset_of_pointer(std::ptr::from_ref(word).cast())
+    }
+
+    /// How far a place in the mapping lies from the start of the segment.
+    #[inline]
+    pub(crate) fn offset_of_pointer(&self, place: *const u8) -> u64 {
+        (place as usize).wrapping_sub(self.map.base() as usize) as u64
     }
 
     /// The registry's slot `slot`, which is below `max_participants`.

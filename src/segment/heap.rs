@@ -124,7 +124,8 @@ impl Attachment {
 
     /// Backs more units with memory. Under the heap lock; idempotent until `committed` is published.
     fn grow(&self, units: u64) -> Result<()> {
-        const STEP: u64 = (16 << 20) / UNIT_SIZE;
+        // What one allocation may have to wait for: about half a millisecond.
+        const STEP: u64 = (2 << 20) / UNIT_SIZE;
         let committed = self.committed();
         let room = self.geometry.heap_units_max - committed;
         if room < units {
@@ -206,6 +207,14 @@ impl Attachment {
     pub(crate) fn commit_extent(&self, reference: u64, slot: u32) {
         self.change_extent(reference, |head| {
             (head.state == UNIT_HELD && head.owner == slot).then_some(Unit { state: UNIT_COMMITTED, owner: 0, ..head })
+        });
+    }
+
+    /// Gives an extent that a dead owner held to the object that names it: for those who know that no living one can hold it.
+    /// Idempotent.
+    pub(crate) fn keep_extent(&self, reference: u64) {
+        self.change_extent(reference, |head| {
+            (head.state == UNIT_HELD).then_some(Unit { state: UNIT_COMMITTED, owner: 0, ..head })
         });
     }
 

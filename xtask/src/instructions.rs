@@ -113,7 +113,7 @@ fn build() -> Result<PathBuf> {
         .map_err(|error| format!("cargo: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let made = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = made.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let program = made.rev().find_map(|message| message["executable"].as_str().map(PathBuf::from));
     match (output.status.success(), program) {
         (true, Some(program)) => Ok(program),
         _ => Err("the hot paths could not be built".to_owned()),
