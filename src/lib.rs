@@ -20,6 +20,8 @@
 #[macro_use]
 #[doc(hidden)]
 pub mod failpoint;
+#[macro_use]
+mod trace;
 
 pub mod channel;
 pub mod data;

@@ -320,6 +320,7 @@ impl Shared {
             state.backlog.push_front(job);
             return;
         }
+        event!(WARN, "a worker died running a task", pid = pid, task = job.id, how = status.to_string());
         let (signal, task) = (status.signal(), job.id);
         let exit_code = status.exit_code().filter(|_| signal.is_none());
         ended.push((job, TaskError::WorkerDied { pid, signal, exit_code, task }));

@@ -124,6 +124,14 @@ impl Attachment {
         })
     }
 
+    /// Its name or label.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only events name it"))]
+    pub(crate) fn label(&self) -> &str {
+        match &self.place {
+            Place::Named(name) | Place::Anonymous(name) => name,
+        }
+    }
+
     /// The file in `/dev/shm`, for a named segment.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         match &self.place {
@@ -236,6 +244,7 @@ impl Attachment {
             let token = Token::new(slot, generation);
             *seat = Some((pid, Seat { token, _anchor: anchor }));
             drop(seat);
+            event!(DEBUG, "attached", segment = self.label(), slot = slot, generation = generation);
             self.own.token().store(token.0, Ordering::Release);
             self.hold_again();
             return Ok(token);

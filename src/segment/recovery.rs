@@ -124,6 +124,7 @@ impl Attachment {
         self.next_generation(slot);
         failpoint!("recover.generation");
         self.check_holdings(slot, by);
+        event!(DEBUG, "recovered", segment = self.label(), slot = slot, generation = generation);
         atomic!(self.header(), recoveries).fetch_add(1, Ordering::Relaxed);
         failpoint!("recover.before_free");
         // Release pairs with the acquire of who takes the slot next.
