@@ -172,7 +172,7 @@ impl<'a> Held<'a> {
             return None;
         }
         failpoint!("lock.after");
-        Some(Held { object, word, what, poison: false, _not_send: PhantomData })
+        Some(Held::taken(object, word, what))
     }
 
     /// Takes the lock if nobody has it; the error names who has.
@@ -184,6 +184,7 @@ impl<'a> Held<'a> {
     }
 
     /// A lock that this process has just taken.
+    #[inline]
     pub(super) fn taken(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Self {
         Held { object, word, what, poison: false, abandon: false, _not_send: PhantomData }
     }
@@ -215,7 +216,7 @@ impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         failpoint!("unlock.before");
-        let special = self.poison || std::thread::panicking();
+        let special = self.poison || self.abandon || std::thread::panicking();
         if special || !claim::unlock_unwaited(self.object.attachment(), self.word) {
             self.release_slow();
         }
