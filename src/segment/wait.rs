@@ -128,7 +128,7 @@ fn helped<R>(taken: R) -> Result<Option<R>> {
 }
 
 /// Looks whether `attempt` gives something, for a bounded time and closely: for attempts that only read until they can take.
-fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
+pub(crate) fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
     if !spins() || deadline.is_over() {
         return Ok(None);
     }
@@ -151,27 +151,6 @@ fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>)
         if start.elapsed() >= spin_time() {
             return Ok(None);
         }
-    }
-}
-
-/// Runs `attempt` for a bounded time, with pauses that grow: for attempts that write to the word everybody wants.
-pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
-    if !spins() || deadline.is_over() {
-        return Ok(None);
-    }
-    let start = Instant::now();
-    let mut pauses = 1;
-    loop {
-        for _ in 0..pauses {
-            std::hint::spin_loop();
-        }
-        if let Some(taken) = attempt()? {
-            return helped(taken);
-        }
-        if start.elapsed() >= spin_time() {
-            return Ok(None);
-        }
-        pauses = (pauses * 2).min(16);
     }
 }
 
