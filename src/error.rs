@@ -266,6 +266,12 @@ pub enum SyncError {
     /// Locked by this thread already.
     #[error("the lock is held by this thread already: waiting for it would never end")]
     Deadlock,
+    /// The barrier is broken, or was while this party waited.
+    #[error("the barrier is broken: {cause}; `reset` makes it whole")]
+    BrokenBarrier {
+        /// Why.
+        cause: &'static str,
+    },
     /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
     #[error("the wait was interrupted by a signal")]
     Interrupted,
@@ -544,6 +550,7 @@ impl Error {
                     SyncError::TooManyPermits { .. } => 6,
                     SyncError::Deadlock => 7,
                     SyncError::Interrupted => 8,
+                    SyncError::BrokenBarrier { .. } => 9,
                 }
             }
             Error::Channel(error) => {

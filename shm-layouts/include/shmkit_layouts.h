@@ -106,6 +106,8 @@
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
 /* A lock for many readers or one writer, with the data it guards. */
 #define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* A barrier. */
+#define SHMKIT_KIND_BARRIER UINT32_C(23)
 /* Something that is done once. */
 #define SHMKIT_KIND_ONCE UINT32_C(24)
 
@@ -188,6 +190,24 @@
 #define SHMKIT_TAG_POSTCARD UINT32_C(7)
 /* Message flag: the payload names objects. */
 #define SHMKIT_MESSAGE_HANDLES UINT32_C(1)
+/* Barrier: parties arrive. */
+#define SHMKIT_BARRIER_FILLING UINT32_C(0)
+/* Barrier: all have arrived, its owner runs the action. */
+#define SHMKIT_BARRIER_ACTION UINT32_C(1)
+/* Barrier: passed; those who were in the round leave. */
+#define SHMKIT_BARRIER_DRAINING UINT32_C(2)
+/* Barrier: reset; those who were in the round leave. */
+#define SHMKIT_BARRIER_RESETTING UINT32_C(3)
+/* Barrier: broken; the owner field is `BROKEN_…`. */
+#define SHMKIT_BARRIER_BROKEN UINT32_C(4)
+/* Broken by `abort`. */
+#define SHMKIT_BROKEN_ABORT UINT32_C(0)
+/* Broken by a party that did not wait any longer. */
+#define SHMKIT_BROKEN_TIME_OUT UINT32_C(1)
+/* Broken by an action that failed. */
+#define SHMKIT_BROKEN_ACTION UINT32_C(2)
+/* Broken by the death of a party. */
+#define SHMKIT_BROKEN_DEATH UINT32_C(3)
 /* Role of an ordinary holder. */
 #define SHMKIT_ROLE_USER UINT32_C(0)
 /* Role of a pipe's sending end, and of a connection's first end. */
@@ -238,6 +258,20 @@
 #define SHMKIT_TASK_OWNER_MASK UINT64_C(0xfff)
 #define SHMKIT_TASK_GENERATION_SHIFT 32
 #define SHMKIT_TASK_GENERATION_MASK UINT64_C(0xffffffff)
+
+/* BarrierState: State of a barrier. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_BARRIER_STATE_PHASE_SHIFT 0
+#define SHMKIT_BARRIER_STATE_PHASE_MASK UINT64_C(0xf)
+#define SHMKIT_BARRIER_STATE_OWNER_SHIFT 4
+#define SHMKIT_BARRIER_STATE_OWNER_MASK UINT64_C(0xfff)
+#define SHMKIT_BARRIER_STATE_ROUND_SHIFT 32
+#define SHMKIT_BARRIER_STATE_ROUND_MASK UINT64_C(0xffffffff)
+
+/* Arrival: One party at a barrier. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_ARRIVAL_TOKEN_SHIFT 0
+#define SHMKIT_ARRIVAL_TOKEN_MASK UINT64_C(0xffffffff)
+#define SHMKIT_ARRIVAL_ROUND_SHIFT 32
+#define SHMKIT_ARRIVAL_ROUND_MASK UINT64_C(0xffffffff)
 
 /* Unit: A heap unit's word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_UNIT_LEN_SHIFT 0
@@ -708,6 +742,32 @@ SHMKIT_ASSERT(offsetof(shmkit_once_body, event) == 8, "offset of event of shmkit
 SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shmkit_once_body");
 SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
 SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
+
+/* Barrier. The arrival words (`Arrival`), one for each party, are at byte 192 of the body. */
+typedef struct shmkit_barrier_body {
+    /* 0: Round and phase: `BarrierState`. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) state;
+    /* 8: Wait word: the state changed, or an arrival word is free. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: How many parties there are. */
+    uint32_t parties;
+    /* 16: How long a party waits unless it says otherwise, in nanoseconds; 0 for ever. */
+    uint64_t timeout_ns;
+    /* 24: Zero. */
+    uint64_t reserved[5];
+} shmkit_barrier_body;
+SHMKIT_ASSERT(sizeof(shmkit_barrier_body) == 64, "size of shmkit_barrier_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_barrier_body) == 64, "alignment of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, state) == 0, "offset of state of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->state) == 8, "size of state of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, event) == 8, "offset of event of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->event) == 4, "size of event of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, parties) == 12, "offset of parties of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->parties) == 4, "size of parties of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, timeout_ns) == 16, "offset of timeout_ns of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->timeout_ns) == 8, "size of timeout_ns of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, reserved) == 24, "offset of reserved of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->reserved) == 40, "size of reserved of shmkit_barrier_body");
 
 /* Bounded queue for many producers and consumers: an index ring over a pool of owned blocks. */
 typedef struct shmkit_queue_body {

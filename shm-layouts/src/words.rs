@@ -134,6 +134,48 @@ impl Task {
     }
 }
 
+/// State of a barrier: `round:32 | unused:16 | own:12 | phase:4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BarrierState {
+    /// `BARRIER_…`.
+    pub phase: u32,
+    /// Slot of who runs the action, or why it is broken; 0 otherwise.
+    pub owner: u32,
+    /// Which round it is.
+    pub round: u32,
+}
+
+impl BarrierState {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> BarrierState {
+        BarrierState { phase: (word & 0xF) as u32, owner: ((word >> 4) & 0xFFF) as u32, round: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.round as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.phase & 0xF) as u64
+    }
+}
+
+/// One party at a barrier: `round:32 | token:32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The participant's token; 0 if it has left, or nobody came.
+    pub token: u32,
+    /// The round in which it came, or in which the word was used last.
+    pub round: u32,
+}
+
+impl Arrival {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Arrival {
+        Arrival { token: word as u32, round: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.round as u64) << 32 | self.token as u64
+    }
+}
+
 /// A heap unit's word: `generation:24 | own:12 | st:2 | len:26`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit {
