@@ -45,10 +45,20 @@ constants! { CONSTANTS:
     TASK_RUNNING: u32 = 2;
     /// Task: its worker died.
     TASK_LOST: u32 = 3;
+    /// Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over.
+    TASK_CANCELLED: u32 = 4;
+    /// Task: was cancelled and did not end; its worker is being killed and begins nothing else.
+    TASK_CONDEMNED: u32 = 5;
+    /// Task: its worker has the reply in its hands and can no longer be condemned for it.
+    TASK_ENDED: u32 = 6;
     /// Worker: has not said that it is ready.
     WORKER_STARTING: u32 = 0;
     /// Worker: takes tasks.
     WORKER_READY: u32 = 1;
+    /// Worker: asks to be replaced, and takes tasks until it is.
+    WORKER_LEAVING: u32 = 2;
+    /// Worker: has been replaced and is to end.
+    WORKER_RELEASED: u32 = 3;
     /// Reference cell: free.
     CELL_NONE: u64 = 0;
     /// Reference cell: a process.

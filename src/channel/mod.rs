@@ -23,4 +23,5 @@ mod ring;
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
 pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
+pub(crate) use queue::Outbox;
 pub use queue::{Message, Queue, QueueOptions};
