@@ -271,7 +271,8 @@ impl Shared {
             attention: Condvar::new(),
             deaths: Mutex::new(Vec::new()),
             has_deaths: AtomicBool::new(false),
-            poked: AtomicBool::new(false),
+            // The first look finds out when the next one is due.
+            poked: AtomicBool::new(true),
         }
     }
 
