@@ -459,6 +459,9 @@ pub enum TaskError {
         exit_code: Option<i32>,
         /// The task.
         task: u64,
+        /// The most memory it had, in bytes, if the system said so; what the pool's process had when it started the worker counts,
+        /// too.
+        peak_rss: Option<u64>,
     },
     /// The task panicked.
     #[error("task {task} panicked: {message}")]
@@ -493,6 +496,20 @@ pub enum TaskError {
     /// The pool was neither closed nor terminated.
     #[error("the pool is open: close or terminate it before joining it")]
     PoolOpen,
+    /// The task was cancelled.
+    #[error("task {task} was cancelled")]
+    Cancelled {
+        /// The task.
+        task: u64,
+    },
+    /// The task ran for longer than it was allowed.
+    #[error("task {task} did not end within {limit:?}")]
+    DeadlineExceeded {
+        /// The task.
+        task: u64,
+        /// How long it may run.
+        limit: Duration,
+    },
     /// The result was taken before.
     #[error("the result was taken already: it is given once")]
     Taken,
@@ -588,6 +605,8 @@ impl Error {
                     TaskError::Taken => 6,
                     TaskError::BrokenPool { .. } => 7,
                     TaskError::PoolOpen => 8,
+                    TaskError::Cancelled { .. } => 9,
+                    TaskError::DeadlineExceeded { .. } => 10,
                 }
             }
             Error::Data(error) => {

@@ -153,10 +153,20 @@
 #define SHMKIT_TASK_RUNNING UINT32_C(2)
 /* Task: its worker died. */
 #define SHMKIT_TASK_LOST UINT32_C(3)
+/* Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over. */
+#define SHMKIT_TASK_CANCELLED UINT32_C(4)
+/* Task: was cancelled and did not end; its worker is being killed and begins nothing else. */
+#define SHMKIT_TASK_CONDEMNED UINT32_C(5)
+/* Task: its worker has the reply in its hands and can no longer be condemned for it. */
+#define SHMKIT_TASK_ENDED UINT32_C(6)
 /* Worker: has not said that it is ready. */
 #define SHMKIT_WORKER_STARTING UINT32_C(0)
 /* Worker: takes tasks. */
 #define SHMKIT_WORKER_READY UINT32_C(1)
+/* Worker: asks to be replaced, and takes tasks until it is. */
+#define SHMKIT_WORKER_LEAVING UINT32_C(2)
+/* Worker: has been replaced and is to end. */
+#define SHMKIT_WORKER_RELEASED UINT32_C(3)
 /* Reference cell: free. */
 #define SHMKIT_CELL_NONE UINT64_C(0)
 /* Reference cell: a process. */
@@ -1085,8 +1095,12 @@ typedef struct shmkit_pool_worker {
     SHMKIT_ATOMIC(uint32_t) state;
     /* 8: Tasks it has ended. */
     SHMKIT_ATOMIC(uint64_t) done;
-    /* 16: Zero. */
-    SHMKIT_ATOMIC(uint64_t) reserved[6];
+    /* 16: When the task it runs must have ended, on the monotonic clock in nanoseconds. */
+    SHMKIT_ATOMIC(uint64_t) deadline;
+    /* 24: The task it runs, if that has a deadline: generation (32 bits) and word plus one (32 bits); else 0. */
+    SHMKIT_ATOMIC(uint64_t) current;
+    /* 32: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[4];
 } shmkit_pool_worker;
 SHMKIT_ASSERT(sizeof(shmkit_pool_worker) == 64, "size of shmkit_pool_worker");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_worker) == 64, "alignment of shmkit_pool_worker");
@@ -1096,7 +1110,11 @@ SHMKIT_ASSERT(offsetof(shmkit_pool_worker, state) == 4, "offset of state of shmk
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->state) == 4, "size of state of shmkit_pool_worker");
 SHMKIT_ASSERT(offsetof(shmkit_pool_worker, done) == 8, "offset of done of shmkit_pool_worker");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->done) == 8, "size of done of shmkit_pool_worker");
-SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 16, "offset of reserved of shmkit_pool_worker");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 48, "size of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, deadline) == 16, "offset of deadline of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->deadline) == 8, "size of deadline of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, current) == 24, "offset of current of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->current) == 8, "size of current of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 32, "offset of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 32, "size of reserved of shmkit_pool_worker");
 
 #endif

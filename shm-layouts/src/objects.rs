@@ -360,7 +360,11 @@ layout! {
         4 => state: AtomicU32,
         /// Tasks it has ended.
         8 => done: AtomicU64,
+        /// When the task it runs must have ended, on the monotonic clock in nanoseconds.
+        16 => deadline: AtomicU64,
+        /// The task it runs, if that has a deadline: generation (32 bits) and word plus one (32 bits); else 0.
+        24 => current: AtomicU64,
         /// Zero.
-        16 => reserved: [AtomicU64; 6],
+        32 => reserved: [AtomicU64; 4],
     }
 }

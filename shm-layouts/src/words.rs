@@ -45,6 +45,12 @@ constants! { CONSTANTS:
     TASK_RUNNING: u32 = 2;
     /// Task: its worker died.
     TASK_LOST: u32 = 3;
+    /// Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over.
+    TASK_CANCELLED: u32 = 4;
+    /// Task: was cancelled and did not end; its worker is being killed and begins nothing else.
+    TASK_CONDEMNED: u32 = 5;
+    /// Task: its worker has the reply in its hands and can no longer be condemned for it.
+    TASK_ENDED: u32 = 6;
     /// Worker: has not said that it is ready.
     WORKER_STARTING: u32 = 0;
     /// Worker: takes tasks.
@@ -57,6 +63,10 @@ constants! { CONSTANTS:
     PIECE_COMMITTED: u64 = 2;
     /// Link of a dict's entry: deleted.
     LINK_DELETED: u64 = 1 << 36;
+    /// Worker: asks to be replaced, and takes tasks until it is.
+    WORKER_LEAVING: u32 = 2;
+    /// Worker: has been replaced and is to end.
+    WORKER_RELEASED: u32 = 3;
     /// Reference cell: free.
     CELL_NONE: u64 = 0;
     /// Reference cell: a process.

@@ -161,6 +161,18 @@ pub(crate) fn wait<R>(
     attachment: &Attachment,
     event: &AtomicU32,
     deadline: Deadline,
+    attempt: impl FnMut() -> Result<Option<R>>,
+) -> Result<Option<R>> {
+    wait_while(attachment, event, deadline, || true, attempt)
+}
+
+/// As [`wait`]; who took something after a sleep wakes another one only where `more_remains`, which must look with acquire
+/// loads: for many that wait for single units, of whom one is enough.
+pub(crate) fn wait_while<R>(
+    attachment: &Attachment,
+    event: &AtomicU32,
+    deadline: Deadline,
+    more_remains: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     if let Some(taken) = attempt()? {
@@ -172,7 +184,7 @@ pub(crate) fn wait<R>(
     if let Some(taken) = watch(&deadline, &mut attempt)? {
         return Ok(Some(taken));
     }
-    sleep(attachment, event, deadline, attempt)
+    sleep(attachment, event, deadline, more_remains, attempt)
 }
 
 #[cold]
@@ -180,6 +192,7 @@ fn sleep<R>(
     attachment: &Attachment,
     event: &AtomicU32,
     deadline: Deadline,
+    more_remains: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     let mut slept = false;
@@ -201,8 +214,9 @@ fn sleep<R>(
             taken => Some(taken),
         };
         if let Some(outcome) = over {
-            // Where something was taken, more may remain; where nothing was, the wake-up of the last sleep is another's.
-            if slept {
+            // Where something was taken, more may remain (the barrier above comes before that look, too); where nothing was, the
+            // wake-up of the last sleep is another's.
+            if slept && (!matches!(outcome, Ok(Some(_))) || more_remains()) {
                 futex::wake(event, 1);
             }
             return outcome;
