@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 pub(super) const WINDOW: u32 = 1024;
 /// Messages that are sent, or read, in one go.
 const BATCH: usize = 32;
+/// How long one waits for room in the queue before others have a turn; and after how long one tries again.
+pub(super) const FULL: Duration = Duration::from_millis(5);
 
 /// What may be asked for a task.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +148,8 @@ pub(super) struct Shared {
     pub table: Table,
     state: Mutex<State>,
     outbox: Mutex<Outbox>,
+    /// Something is left in the outbox.
+    pub unsent: AtomicBool,
     /// Told when the last worker has ended and nothing is under way.
     pub over: Condvar,
     /// Told when there is something to do for the manager.
@@ -267,6 +271,7 @@ impl Shared {
             table,
             state: Mutex::new(state),
             outbox: Mutex::new(Outbox::default()),
+            unsent: AtomicBool::new(false),
             over: Condvar::new(),
             attention: Condvar::new(),
             deaths: Mutex::new(Vec::new()),
@@ -352,7 +357,13 @@ impl Shared {
         }
         state.sending = true;
         let mut batch = Vec::new();
-        loop {
+        // Relaxed: only who sends reads or writes it, and the next one has the lock in between.
+        if self.unsent.swap(false, Ordering::Relaxed) {
+            drop(state);
+            drop(self.send(Vec::new()));
+            state = self.state();
+        }
+        while !self.unsent.load(Ordering::Relaxed) {
             state.next_batch(&self.table, &mut batch);
             if batch.is_empty() {
                 break;
@@ -393,6 +404,12 @@ impl Shared {
             }
         }
         state.sending = false;
+        if self.unsent.load(Ordering::Relaxed) {
+            // The manager tries again; the lock is held that it looks under before it waits.
+            self.poked.store(true, Ordering::SeqCst);
+            self.attention.notify_one();
+            self.replies.wake();
+        }
         if state.phase == Phase::Closed && !state.is_busy() && !self.table.is_stopped() {
             self.table.stop();
             self.tasks.wake();
@@ -413,11 +430,16 @@ impl Shared {
                 Err(_) => failed.push((header.ticket, "it panicked".to_owned())),
             }
         }
-        // There is room: as many messages as words can be in the queue.
-        if let Err(error) = self.tasks.send(&mut outbox) {
-            let unsent = sent.len() - outbox.len();
-            failed.extend(sent.drain(unsent..).map(|ticket| (ticket, error.to_string())));
-            self.tasks.discard(&mut outbox);
+        match self.tasks.send(&mut outbox, Some(FULL)) {
+            Ok(()) => {}
+            // As many messages as words can be in the queue, and there is room for them; but a worker that is stopped in the
+            // middle of taking one keeps the next lap from its slot.
+            Err(Error::Channel(ChannelError::Full { .. })) => self.unsent.store(true, Ordering::Relaxed),
+            Err(error) => {
+                let unsent = sent.len().saturating_sub(outbox.len());
+                failed.extend(sent.drain(unsent..).map(|ticket| (ticket, error.to_string())));
+                self.tasks.discard(&mut outbox);
+            }
         }
         failed
     }
