@@ -147,6 +147,22 @@ where
         self
     }
 
+    /// Has `bar` show how many items are done. It is finished when all are.
+    #[cfg(feature = "indicatif")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "indicatif")))]
+    pub fn bar(self, bar: indicatif::ProgressBar) -> Self {
+        bar.set_length(self.items.len() as u64);
+        self.on_progress(move |done, all| {
+            // Chunks are told by several threads: the bar does not go back.
+            if done as u64 > bar.position() {
+                bar.set_position(done as u64);
+            }
+            if done == all {
+                bar.finish();
+            }
+        })
+    }
+
     fn send(self, listener: Listener) -> AsyncResult<Vec<F::Outcome>> {
         let Calls { pool, items, chunk, options, progress, .. } = self;
         let promise = Promise::new();
