@@ -2,7 +2,7 @@
 
 use super::gather::{Gather, Progress};
 use super::promise::Promise;
-use super::shared::{Listener, Options};
+use super::state::{Listener, Options};
 use super::work::{Batch, Chunks};
 use super::{Argument, AsyncResult, Pool, Target};
 use crate::error::Result;

@@ -9,7 +9,8 @@
 //! ```
 //! It is told of a death by the thread that reaps children. With nothing under way it sleeps and wakes for nothing.
 
-use super::shared::{Ended, FULL, Job, Phase, Shared, State, Use, WINDOW, complete, kill_all};
+use super::shared::{Shared, kill_all};
+use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, complete};
 use super::table::{Size, Table};
 use super::worker::{Initializer, Orders, work};
 use crate::channel::Queue;

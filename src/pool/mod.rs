@@ -29,6 +29,7 @@ mod manager;
 mod parallel;
 mod promise;
 mod shared;
+mod state;
 mod table;
 mod task;
 mod work;
@@ -44,7 +45,8 @@ pub use task::{Argument, is_cancelled};
 
 use crate::error::{Result, TaskError};
 use crate::process::Target;
-use shared::{Listener, Options, Shared};
+use shared::Shared;
+use state::{Listener, Options};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
