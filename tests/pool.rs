@@ -1,6 +1,6 @@
 //! Pools: what the workers do, and what becomes of a task whose worker dies.
 
-use shmkit::pool::is_cancelled;
+use shmkit::pool::{Executor, Here, is_cancelled};
 use shmkit::{Error, Event, Mutex, Pool, Queue, Semaphore, TaskError};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -609,4 +609,56 @@ fn threads_share_a_pool() {
             });
         }
     });
+}
+
+#[test]
+fn an_array_is_changed_in_place() {
+    let pool = Pool::new(2).unwrap();
+    for len in [0usize, 1, 15, 16, 17, 100_000] {
+        let array = shmkit::Array::<u64>::new(len).unwrap();
+        let fill = |first: usize, part: &mut [u64]| {
+            for (index, element) in (first..).zip(part) {
+                *element += 3 * index as u64;
+            }
+        };
+        // SAFETY: nobody else knows the array.
+        unsafe { pool.map_array(&array, fill).unwrap() };
+        assert!((0..).zip(array.read(..).unwrap()).all(|(index, element)| element == 3 * index), "{len}");
+    }
+    let array = shmkit::Array::<u64>::new(10).unwrap();
+    // SAFETY: as above.
+    let failed = unsafe { pool.map_array(&array, |_: usize, _: &mut [u64]| panic!("on purpose")) };
+    assert!(matches!(task_error(failed), TaskError::Panicked { .. }));
+}
+
+#[test]
+fn a_reduction_keeps_the_order() {
+    let pool = Pool::new(3).unwrap();
+    for len in [0u32, 1, 2, 23, 24, 25, 1000] {
+        let text = pool.map_reduce(|x: u32| x.to_string(), |a: String, b: String| a + &b, 0..len).unwrap();
+        let expected: String = (0..len).map(|x| x.to_string()).collect();
+        assert_eq!(text.unwrap_or_default(), expected, "{len}");
+    }
+}
+
+#[test]
+fn code_that_asks_for_an_executor_runs_in_a_pool_or_here() {
+    fn work(executor: &impl Executor) -> (Vec<u64>, u64, u64) {
+        let squares = executor.map(square, (0..50).collect()).unwrap();
+        executor.for_each(|_: u64| (), vec![1u64, 2]).unwrap();
+        let (a, b) = executor.join_both(square, 3u64, square, 4u64).unwrap();
+        (squares, a, b)
+    }
+    let pool = Pool::new(2).unwrap();
+    assert_eq!(work(&pool), work(&Here));
+    assert!(pool.for_each(|_: u64| panic!("on purpose"), vec![1u64]).is_err());
+}
+
+#[cfg(feature = "indicatif")]
+#[test]
+fn a_bar_shows_how_many_are_done() {
+    let pool = Pool::new(2).unwrap();
+    let bar = indicatif::ProgressBar::hidden();
+    pool.tasks(square, (0..100).map(|x| (x,))).bar(bar.clone()).run().unwrap();
+    assert_eq!((bar.position(), bar.length(), bar.is_finished()), (100, Some(100), true));
 }

@@ -209,12 +209,14 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Puts what is in the outbox, in one batch if there is room at once. What could not be put stays in it.
-    pub(crate) fn send(&self, outbox: &mut Outbox) -> Result<()> {
+    /// Puts what is in the outbox, in one batch if there is room at once; else waits, at most for `timeout`. What could not be
+    /// put stays in it.
+    pub(crate) fn send(&self, outbox: &mut Outbox, timeout: Option<Duration>) -> Result<()> {
+        let patience = timeout.map_or(Patience::ENDLESS, Patience::timeout);
         let pending = &mut outbox.pending;
         while !pending.is_empty() {
             let claimed: Vec<_> = pending.iter().map(|written| written.claimed).collect();
-            let done = self.port.enqueue_many(&claimed, Patience::None)?;
+            let done = self.port.enqueue_many(&claimed, patience)?;
             pending.drain(..done);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::gather::{Gather, Progress};
 use super::promise::Promise;
-use super::shared::{Listener, Options};
+use super::state::{Listener, Options};
 use super::work::{Batch, Chunks};
 use super::{Argument, AsyncResult, Pool, Target};
 use crate::error::Result;
@@ -145,6 +145,22 @@ where
     pub fn on_progress(mut self, progress: impl Fn(usize, usize) + Send + Sync + 'static) -> Self {
         self.progress = Some(Box::new(progress));
         self
+    }
+
+    /// Has `bar` show how many items are done. It is finished when all are.
+    #[cfg(feature = "indicatif")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "indicatif")))]
+    pub fn bar(self, bar: indicatif::ProgressBar) -> Self {
+        bar.set_length(self.items.len() as u64);
+        self.on_progress(move |done, all| {
+            // Chunks are told by several threads: the bar does not go back.
+            if done as u64 > bar.position() {
+                bar.set_position(done as u64);
+            }
+            if done == all {
+                bar.finish();
+            }
+        })
     }
 
     fn send(self, listener: Listener) -> AsyncResult<Vec<F::Outcome>> {

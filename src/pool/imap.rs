@@ -1,6 +1,6 @@
 //! [`Imap`]: results as they come, from items that are taken as room becomes free.
 
-use super::shared::{Listener, Options};
+use super::state::{Listener, Options};
 use super::task::Outcomes;
 use super::work::{Batch, Chunks, Sink};
 use super::{Argument, Pool, Target};

@@ -9,7 +9,8 @@
 //! ```
 //! It is told of a death by the thread that reaps children. With nothing under way it sleeps and wakes for nothing.
 
-use super::shared::{Ended, Job, Phase, Shared, State, Use, WINDOW, complete, kill_all};
+use super::shared::{Shared, kill_all};
+use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, complete};
 use super::table::{Size, Table};
 use super::worker::{Initializer, Orders, work};
 use crate::channel::Queue;
@@ -100,6 +101,11 @@ impl Shared {
             let mut state = self.state();
             if self.is_over(&mut state) {
                 return;
+            }
+            if self.unsent.load(Ordering::Relaxed) {
+                self.dispatch(state);
+                next_look = Some(next_look.unwrap_or(Instant::now() + FULL).min(Instant::now() + FULL));
+                state = self.state();
             }
             let has_deaths = self.has_deaths.load(Ordering::SeqCst);
             let is_called = self.poked.load(Ordering::SeqCst);

@@ -133,7 +133,8 @@ impl Responder {
         CURRENT.store(0, Ordering::Relaxed);
         let goes_on = self.table.end(self.ticket.word, self.ticket.generation);
         failpoint!("worker.ended");
-        if self.replies.send(&mut outbox).is_err() {
+        // Waits only while the pool's process is stopped in the middle of taking a reply.
+        if self.replies.send(&mut outbox, None).is_err() {
             self.replies.discard(&mut outbox);
         }
         goes_on
@@ -143,8 +144,7 @@ impl Responder {
     pub(super) fn call_attention(&self) {
         let mut outbox = Outbox::default();
         let ticket = (Ticket { word: NO_TASK, generation: self.row },);
-        // Where there is no room, the pool is reading, and looks at all rows now and then.
-        if self.replies.write(&mut outbox, &ticket).and_then(|()| self.replies.send(&mut outbox)).is_err() {
+        if self.replies.write(&mut outbox, &ticket).and_then(|()| self.replies.send(&mut outbox, None)).is_err() {
             self.replies.discard(&mut outbox);
         }
     }
