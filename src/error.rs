@@ -266,6 +266,12 @@ pub enum SyncError {
     /// Locked by this thread already.
     #[error("the lock is held by this thread already: waiting for it would never end")]
     Deadlock,
+    /// The barrier is broken, or was while this party waited.
+    #[error("the barrier is broken: {cause}; `reset` makes it whole")]
+    BrokenBarrier {
+        /// Why.
+        cause: &'static str,
+    },
     /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
     #[error("the wait was interrupted by a signal")]
     Interrupted,
@@ -453,6 +459,9 @@ pub enum TaskError {
         exit_code: Option<i32>,
         /// The task.
         task: u64,
+        /// The most memory it had, in bytes, if the system said so; what the pool's process had when it started the worker counts,
+        /// too.
+        peak_rss: Option<u64>,
     },
     /// The task panicked.
     #[error("task {task} panicked: {message}")]
@@ -487,6 +496,20 @@ pub enum TaskError {
     /// The pool was neither closed nor terminated.
     #[error("the pool is open: close or terminate it before joining it")]
     PoolOpen,
+    /// The task was cancelled.
+    #[error("task {task} was cancelled")]
+    Cancelled {
+        /// The task.
+        task: u64,
+    },
+    /// The task ran for longer than it was allowed.
+    #[error("task {task} did not end within {limit:?}")]
+    DeadlineExceeded {
+        /// The task.
+        task: u64,
+        /// How long it may run.
+        limit: Duration,
+    },
     /// The result was taken before.
     #[error("the result was taken already: it is given once")]
     Taken,
@@ -544,6 +567,7 @@ impl Error {
                     SyncError::TooManyPermits { .. } => 6,
                     SyncError::Deadlock => 7,
                     SyncError::Interrupted => 8,
+                    SyncError::BrokenBarrier { .. } => 9,
                 }
             }
             Error::Channel(error) => {
@@ -581,6 +605,8 @@ impl Error {
                     TaskError::Taken => 6,
                     TaskError::BrokenPool { .. } => 7,
                     TaskError::PoolOpen => 8,
+                    TaskError::Cancelled { .. } => 9,
+                    TaskError::DeadlineExceeded { .. } => 10,
                 }
             }
             Error::Data(error) => {

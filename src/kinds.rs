@@ -50,6 +50,7 @@ const ALL: &[&Kind] = &[
     &crate::sync::permits::KIND,
     &crate::sync::readers::KIND,
     &crate::sync::once::KIND,
+    &crate::sync::parties::KIND,
     &crate::data::value::KIND,
     &crate::data::array::KIND,
     &crate::data::dict::KIND,

@@ -45,7 +45,9 @@ pub use process::{
 };
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session, set_spin_time};
 pub use shmkit_macros::{Element, main};
-pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore};
+pub use sync::{
+    Barrier, BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore,
+};
 pub use sys::SysError;
 
 /// The snippets of the README are tests.

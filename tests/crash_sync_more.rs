@@ -4,7 +4,7 @@ mod common;
 
 use shmkit::{Segment, failpoint};
 
-roles!(once, permits, recovers, rwlock);
+roles!(barrier, once, permits, recovers, rwlock);
 
 /// In a child: the segment, and once the parent says so, the kill point that is to be armed.
 fn prepare(arguments: &[String]) -> Segment {
@@ -190,5 +190,103 @@ fn it_is_done_wherever_the_runner_dies() {
         });
         drop(once);
         segment.verify().unwrap();
+    }
+}
+
+fn barrier(arguments: &[String]) {
+    let segment = prepare(arguments);
+    let barrier = segment.barrier("gate").open().unwrap();
+    if arguments[3] == "reset" {
+        barrier.reset();
+    } else {
+        let _ = barrier.wait_with(|| Ok(()));
+    }
+}
+
+/// Waits until `count` parties have arrived.
+fn until_waiting(barrier: &shmkit::Barrier, count: u32) {
+    while barrier.n_waiting() < count {
+        std::thread::yield_now();
+    }
+}
+
+/// It can be used by two fresh parties, whatever happened.
+fn passes(segment: &common::Named, barrier: &shmkit::Barrier, what: &str) {
+    barrier.reset();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| barrier.wait().unwrap_or_else(|error| panic!("{what}: {error}")));
+        }
+    });
+    assert_eq!((barrier.n_waiting(), barrier.is_broken()), (0, false), "{what}");
+    segment.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+#[test]
+fn a_barrier_breaks_or_is_passed_wherever_a_party_dies() {
+    // The child comes last, to a party that waits.
+    for (point, nth, passed) in [
+        ("barrier.arrived", 1, false),
+        ("barrier.complete", 1, false),
+        ("barrier.changed", 1, false),
+        ("barrier.action", 1, false),
+        ("barrier.acted", 1, false),
+        ("barrier.changed", 2, true),
+        ("barrier.passed", 1, true),
+        ("barrier.left", 1, true),
+    ] {
+        let what = format!("{point} {nth}");
+        let segment = common::named("crash-barrier");
+        let barrier = segment.barrier("gate").parties(2).create().unwrap();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| barrier.wait());
+            until_waiting(&barrier, 1);
+            kill("barrier", &segment, point, nth, &["wait"]);
+            assert_eq!(other.join().unwrap().is_ok(), passed, "{what}");
+        });
+        assert_eq!(barrier.is_broken(), !passed, "{what}");
+        passes(&segment, &barrier, &what);
+    }
+}
+
+#[test]
+fn a_barrier_is_whole_again_wherever_its_resetter_dies() {
+    for (point, nth) in [("barrier.changed", 1), ("barrier.reset", 1), ("barrier.changed", 2)] {
+        for is_broken in [true, false] {
+            // Only a broken one with nobody inside becomes whole in the resetter's own hands.
+            if nth == 2 && !is_broken {
+                continue;
+            }
+            let what = format!("{point} {nth}, broken: {is_broken}");
+            let segment = common::named("crash-barrier-reset");
+            let barrier = segment.barrier("gate").parties(2).create().unwrap();
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| barrier.wait());
+                until_waiting(&barrier, 1);
+                if is_broken {
+                    barrier.abort();
+                    assert!(other.join().unwrap().is_err());
+                    kill("barrier", &segment, point, nth, &["reset"]);
+                } else {
+                    kill("barrier", &segment, point, nth, &["reset"]);
+                    assert!(other.join().unwrap().is_err());
+                }
+            });
+            assert!(!barrier.is_broken(), "{what}");
+            passes(&segment, &barrier, &what);
+        }
+    }
+}
+
+#[test]
+fn a_barrier_breaks_although_its_recoverer_dies() {
+    for point in ["barrier.recover_broken", "barrier.recover_word"] {
+        let segment = common::named("crash-barrier-recovery");
+        let barrier = segment.barrier("gate").parties(2).create().unwrap();
+        kill("barrier", &segment, "barrier.arrived", 1, &["wait"]);
+        kill("recovers", &segment, point, 1, &[]);
+        assert!(barrier.is_broken());
+        assert!(barrier.wait().is_err());
+        passes(&segment, &barrier, point);
     }
 }

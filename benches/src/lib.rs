@@ -41,3 +41,9 @@ pub type Result<T = ()> = std::result::Result<T, Error>;
 
 /// A process with this variable in its environment ends at the start of `main`: a program that does nothing.
 pub(crate) const NOTHING: &str = "SHMKIT_BENCH_NOTHING";
+
+/// Whether this process was started to do nothing: what starting a program costs. Programs that have the harness beside other
+/// commands ask this first thing in `main`.
+pub fn ends_at_once() -> bool {
+    std::env::var_os(NOTHING).is_some()
+}

@@ -6,7 +6,7 @@ use crate::payload::Payload;
 use crate::report::{self, Report};
 use crate::runner::{Effort, Launcher, STAGE};
 use crate::stage::{Stage, pin};
-use crate::{NOTHING, Result, peers, rows};
+use crate::{Result, peers, rows};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -100,7 +100,7 @@ impl Suite {
     /// Does what the words ask for, or, in a process that the harness started, takes part in a measurement. Call it first
     /// thing in `main`.
     pub fn main(self, words: &[String]) -> ExitCode {
-        if std::env::var_os(NOTHING).is_some() {
+        if crate::ends_at_once() {
             return ExitCode::SUCCESS;
         }
         peers::enter();

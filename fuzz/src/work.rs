@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Connection, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment,
-    Semaphore, Sender, Value, channel::pipe_in,
+    Array, Barrier, Connection, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock,
+    Segment, Semaphore, Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub struct Opened {
     event: Option<Event>,
     permits: Option<PermitSemaphore>,
     once: Option<Once>,
+    barrier: Option<Barrier>,
     rwlock: Option<RwLock<[u64; 4]>>,
     small: Option<Value<u64>>,
     large: Option<Value<[u64; 6]>>,
@@ -44,6 +45,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         event: Some(segment.event("event").create()?),
         permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
         once: Some(segment.once("once").create()?),
+        barrier: Some(segment.barrier("barrier").parties(2).create()?),
         rwlock: Some(segment.rwlock("rwlock").initial([1; 4]).create()?),
         small: Some(segment.value("small").initial(5).create()?),
         large: Some(segment.value("large").initial([7; 6]).create()?),
@@ -79,6 +81,7 @@ pub fn open(segment: &Segment) -> Opened {
         event: segment.event("event").open().ok(),
         permits: segment.permit_semaphore("permits").open().ok(),
         once: segment.once("once").open().ok(),
+        barrier: segment.barrier("barrier").open().ok(),
         rwlock: segment.rwlock("rwlock").open().ok(),
         small: segment.value("small").open().ok(),
         large: segment.value("large").open().ok(),
@@ -153,6 +156,13 @@ fn sync(opened: &Opened) {
             let _ = once.call(|| ());
         }
         let _ = once.wait_timeout(NOW);
+    }
+    if let Some(barrier) = &opened.barrier {
+        let _ = barrier.wait_with_timeout(|| Ok(()), NOW);
+        assert!(barrier.n_waiting() <= barrier.parties(), "more wait than there are");
+        barrier.abort();
+        barrier.reset();
+        let _ = barrier.wait_timeout(NOW);
     }
     if let Some(rwlock) = &opened.rwlock {
         let _ = rwlock.try_read().map(|first| first[0] + rwlock.readers());

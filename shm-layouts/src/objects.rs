@@ -27,6 +27,24 @@ constants! { CONSTANTS:
     TAG_POSTCARD: u32 = 7;
     /// Message flag: the payload names objects.
     MESSAGE_HANDLES: u32 = 1;
+    /// Barrier: parties arrive.
+    BARRIER_FILLING: u32 = 0;
+    /// Barrier: all have arrived, its owner runs the action.
+    BARRIER_ACTION: u32 = 1;
+    /// Barrier: passed; those who were in the round leave.
+    BARRIER_DRAINING: u32 = 2;
+    /// Barrier: reset; those who were in the round leave.
+    BARRIER_RESETTING: u32 = 3;
+    /// Barrier: broken; the owner field is `BROKEN_…`.
+    BARRIER_BROKEN: u32 = 4;
+    /// Broken by `abort`.
+    BROKEN_ABORT: u32 = 0;
+    /// Broken by a party that did not wait any longer.
+    BROKEN_TIME_OUT: u32 = 1;
+    /// Broken by an action that failed.
+    BROKEN_ACTION: u32 = 2;
+    /// Broken by the death of a party.
+    BROKEN_DEATH: u32 = 3;
     /// Role of an ordinary holder.
     ROLE_USER: u32 = 0;
     /// Role of a pipe's sending end, and of a connection's first end.
@@ -153,6 +171,20 @@ layout! {
         8 => event: AtomicU32,
         /// Zero.
         12 => reserved: [AtomicU32; 13],
+    }
+
+    /// Barrier. The arrival words ([`crate::words::Arrival`]), one for each party, are at byte 192 of the body.
+    struct BarrierBody: 64 bytes, aligned 64 {
+        /// Round and phase: [`crate::words::BarrierState`].
+        0 => state: AtomicU64,
+        /// Wait word: the state changed, or an arrival word is free.
+        8 => event: AtomicU32,
+        /// How many parties there are.
+        12 => parties: u32,
+        /// How long a party waits unless it says otherwise, in nanoseconds; 0 for ever.
+        16 => timeout_ns: u64,
+        /// Zero.
+        24 => reserved: [u64; 5],
     }
 
     /// Bounded queue for many producers and consumers: an index ring over a pool of owned blocks.
@@ -328,7 +360,11 @@ layout! {
         4 => state: AtomicU32,
         /// Tasks it has ended.
         8 => done: AtomicU64,
+        /// When the task it runs must have ended, on the monotonic clock in nanoseconds.
+        16 => deadline: AtomicU64,
+        /// The task it runs, if that has a deadline: generation (32 bits) and word plus one (32 bits); else 0.
+        24 => current: AtomicU64,
         /// Zero.
-        16 => reserved: [AtomicU64; 6],
+        32 => reserved: [AtomicU64; 4],
     }
 }

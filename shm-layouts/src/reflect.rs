@@ -91,6 +91,7 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::EventBody::REFLECT,
     crate::objects::PermitsBody::REFLECT,
     crate::objects::OnceBody::REFLECT,
+    crate::objects::BarrierBody::REFLECT,
     crate::objects::QueueBody::REFLECT,
     crate::objects::BlockMeta::REFLECT,
     crate::objects::ConnectionBody::REFLECT,

@@ -28,4 +28,5 @@ pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use loan::{Loan, Received};
 pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
 pub use pod::{PodQueue, PodQueueOptions};
+pub(crate) use queue::Outbox;
 pub use queue::{Message, Queue, QueueOptions};

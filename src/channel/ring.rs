@@ -547,6 +547,14 @@ impl Ring {
         None
     }
 
+    /// Whether another message may be there to be taken: not, if there certainly is none.
+    pub(crate) fn has_next(&self) -> bool {
+        let h = self.head().load(Ordering::Acquire);
+        // Acquire pairs with the release in `enqueue`.
+        let slot = Slot::unpack(self.slot(h).load(Ordering::Acquire));
+        self.has_left_over() || slot.lap != self.lap(h) || slot.state != SLOT_FREE
+    }
+
     // ---- state ----------------------------------------------------------------------------------------------------------
 
     /// Whether it is to take no more messages.

@@ -265,10 +265,11 @@ impl Worker {
 
     fn look_at(&mut self, key: u64) {
         let Some(child) = self.watched.get(&key) else { return };
+        let peak_rss = pidfd::peak_rss(child.inner.pidfd.as_fd());
         let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
         self.watch.remove(child.inner.pidfd.as_fd());
         let Some(Watched { inner, record, arguments, on_end }) = self.watched.remove(&key) else { return };
-        let status = ExitStatus::new(inner.name.clone(), ended, record.message());
+        let status = ExitStatus::new(inner.name.clone(), ended, record.message()).with_peak_rss(peak_rss);
         discard(arguments);
         drop(record);
         self.unburied.extend(Unburied { inner, status, on_end, tries: 0 }.bury());

@@ -183,6 +183,7 @@ impl Attachment {
     }
 
     /// The word that [`Attachment::token`] reads: 0 in a forked child that has not joined yet.
+    #[inline]
     pub(crate) fn token_word(&self) -> &AtomicU32 {
         self.own.token()
     }

@@ -61,6 +61,22 @@ pub(crate) fn try_lock(attachment: &Attachment, word: &AtomicU32) -> Result<Opti
     }
 }
 
+/// Takes the lock if it is free: the way most takers go, short enough to be part of its caller.
+#[inline(always)]
+pub(crate) fn lock_free(attachment: &Attachment, word: &AtomicU32) -> bool {
+    let token = attachment.token_word().load(Ordering::Relaxed);
+    // Acquire pairs with the release in `unlock`. A token of 0 is none.
+    token != 0 && word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
+}
+
+/// Releases a lock that this process holds and nobody waits for, as [`lock_free`] takes one.
+#[inline(always)]
+pub(crate) fn unlock_unwaited(attachment: &Attachment, word: &AtomicU32) -> bool {
+    let token = attachment.token_word().load(Ordering::Relaxed);
+    // Release pairs with the acquire in `lock_free` and `attempt`.
+    token != 0 && word.compare_exchange(token, 0, Ordering::Release, Ordering::Relaxed).is_ok()
+}
+
 /// Takes the lock; `what` is for the message of a time-out.
 #[inline]
 pub(crate) fn lock(
@@ -69,15 +85,14 @@ pub(crate) fn lock(
     deadline: Deadline,
     what: &'static str,
 ) -> Result<Acquired> {
-    let token = attachment.token()?;
-    // Acquire pairs with the release in `unlock`.
-    if word.compare_exchange(0, token.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+    if lock_free(attachment, word) {
         return Ok(Acquired::Clean);
     }
     lock_slow(attachment, word, deadline, what)
 }
 
 #[cold]
+#[inline(never)]
 fn lock_slow(attachment: &Attachment, word: &AtomicU32, deadline: Deadline, what: &'static str) -> Result<Acquired> {
     let mut slept = false;
     loop {
@@ -116,9 +131,20 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
         Attempt::Held(_) => Ok(None),
     };
     match once()? {
-        None if !slept => wait::spin(&Deadline::NEVER, once),
+        None if !slept => wait::watch(&Deadline::NEVER, || match word.load(Ordering::Relaxed) {
+            // A look leaves the line with whoever has it; a lock that somebody holds is not worth a compare-and-swap.
+            seen if is_held(attachment, seen) => Ok(None),
+            _ => once(),
+        }),
         taken => Ok(taken),
     }
+}
+
+/// Whether the word names somebody there can be: it is neither free nor handed on, poisoned or impossible.
+#[inline]
+fn is_held(attachment: &Attachment, seen: u32) -> bool {
+    let owner = seen & MUTEX_OWNER;
+    owner != 0 && owner & 0xFFF < attachment.geometry.max_participants
 }
 
 /// Whether a word that is not free names nobody there can be.

@@ -128,7 +128,7 @@ fn helped<R>(taken: R) -> Result<Option<R>> {
 }
 
 /// Looks whether `attempt` gives something, for a bounded time and closely: for attempts that only read until they can take.
-fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
+pub(crate) fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
     if !spins() || deadline.is_over() {
         return Ok(None);
     }
@@ -154,27 +154,6 @@ fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>)
     }
 }
 
-/// Runs `attempt` for a bounded time, with pauses that grow: for attempts that write to the word everybody wants.
-pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
-    if !spins() || deadline.is_over() {
-        return Ok(None);
-    }
-    let start = Instant::now();
-    let mut pauses = 1;
-    loop {
-        for _ in 0..pauses {
-            std::hint::spin_loop();
-        }
-        if let Some(taken) = attempt()? {
-            return helped(taken);
-        }
-        if start.elapsed() >= spin_time() {
-            return Ok(None);
-        }
-        pauses = (pauses * 2).min(16);
-    }
-}
-
 /// Waits on `event` until `attempt` gives something; `Ok(None)` when the time is up.
 ///
 /// `attempt` must look at the state with acquire loads; it is called at least once.
@@ -182,6 +161,18 @@ pub(crate) fn wait<R>(
     attachment: &Attachment,
     event: &AtomicU32,
     deadline: Deadline,
+    attempt: impl FnMut() -> Result<Option<R>>,
+) -> Result<Option<R>> {
+    wait_while(attachment, event, deadline, || true, attempt)
+}
+
+/// As [`wait`]; who took something after a sleep wakes another one only where `more_remains`, which must look with acquire
+/// loads: for many that wait for single units, of whom one is enough.
+pub(crate) fn wait_while<R>(
+    attachment: &Attachment,
+    event: &AtomicU32,
+    deadline: Deadline,
+    more_remains: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     if let Some(taken) = attempt()? {
@@ -193,7 +184,7 @@ pub(crate) fn wait<R>(
     if let Some(taken) = watch(&deadline, &mut attempt)? {
         return Ok(Some(taken));
     }
-    sleep(attachment, event, deadline, attempt)
+    sleep(attachment, event, deadline, more_remains, attempt)
 }
 
 #[cold]
@@ -201,6 +192,7 @@ fn sleep<R>(
     attachment: &Attachment,
     event: &AtomicU32,
     deadline: Deadline,
+    more_remains: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     let mut slept = false;
@@ -222,8 +214,9 @@ fn sleep<R>(
             taken => Some(taken),
         };
         if let Some(outcome) = over {
-            // Where something was taken, more may remain; where nothing was, the wake-up of the last sleep is another's.
-            if slept {
+            // Where something was taken, more may remain (the barrier above comes before that look, too); where nothing was, the
+            // wake-up of the last sleep is another's.
+            if slept && (!matches!(outcome, Ok(Some(_))) || more_remains()) {
                 futex::wake(event, 1);
             }
             return outcome;

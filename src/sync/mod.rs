@@ -2,10 +2,12 @@
 //!
 //! All are made of one lock word ([`crate::segment`]'s `claim`) or one count, and wait by one protocol (`wait`).
 
+mod barrier;
 mod bounded;
 pub(crate) mod event;
 pub(crate) mod mutex;
 pub(crate) mod once;
+pub(crate) mod parties;
 pub(crate) mod permits;
 pub(crate) mod readers;
 pub(crate) mod rlock;
@@ -13,6 +15,7 @@ mod rwlock;
 pub(crate) mod semaphore;
 
 pub use crate::segment::interrupt::set_interrupt_check;
+pub use barrier::{Barrier, BarrierOptions};
 pub use bounded::{BoundedSemaphore, BoundedSemaphoreOptions};
 pub use event::{Event, EventOptions};
 pub use mutex::{Lock, LockError, LockGuard, LockOptions, Mutex, MutexGuard, MutexOptions, Recovered, Unlocked};

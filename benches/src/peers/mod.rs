@@ -87,6 +87,11 @@ pub fn processes() -> Vec<Contestant> {
     lists![python::processes(); toolkits::processes()]
 }
 
+/// Starting processes as copies of another one.
+pub fn forked_processes() -> Vec<Contestant> {
+    python::forked_processes()
+}
+
 /// Many trivial tasks.
 pub fn pools() -> Vec<Contestant> {
     lists![python::pools(); threads::pools(), toolkits::pools()]

@@ -56,8 +56,11 @@ pub fn locks(processes: usize) -> Vec<Contestant> {
 }
 
 pub fn processes() -> Vec<Contestant> {
+    vec![Contestant::single("Python, spawn", Peer, spawn).fixed(3)]
+}
+
+pub fn forked_processes() -> Vec<Contestant> {
     vec![
-        Contestant::single("Python, spawn", Peer, spawn).fixed(3),
         Contestant::single("Python, fork", Peer, forked).fixed(10),
         Contestant::single("Python, forkserver", Peer, forkserver).fixed(5),
     ]

@@ -56,10 +56,10 @@ fn empty_segment(stage: &Stage) -> Result {
 
 fn idle_queue(stage: &Stage) -> Result {
     let segment = Segment::create(&stage.name)?;
+    let empty = resident(segment.as_fd().as_raw_fd())?;
     let queue: Queue<u64> = segment.queue("queue").capacity(1024).create()?;
-    let all = resident(segment.as_fd().as_raw_fd())?;
+    stage.publish(resident(segment.as_fd().as_raw_fd())? - empty);
     drop(queue);
-    stage.publish(all);
     Ok(())
 }
 

@@ -9,8 +9,11 @@ mod processes;
 use crate::contest::Figure;
 use crate::payload::Payload;
 
+#[cfg(feature = "peers")]
 pub use messages::{Numbered, Record};
-pub use processes::{check_pool, next, unpin};
+pub use processes::unpin;
+#[cfg(feature = "peers")]
+pub use processes::{check_pool, next};
 
 /// All figures, in the order in which they are measured.
 pub fn all() -> Vec<Figure> {

@@ -7,6 +7,7 @@ use crate::drivers::latencies;
 use crate::limits;
 use crate::peers;
 use crate::stage::Stage;
+use shmkit::process::StartMethod;
 use shmkit::{Pool, Process};
 use std::time::Instant;
 
@@ -18,6 +19,18 @@ fn start_join(stage: &Stage) -> Result {
     let start = Instant::now();
     for _ in 0..stage.n {
         Process::new(nothing).start()?.join()?.check()?;
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    Ok(())
+}
+
+/// As [`start_join`], by a fork server.
+fn forkserver_start_join(stage: &Stage) -> Result {
+    let once = || Process::new(nothing).start_method(StartMethod::ForkServer).start()?.join()?.check();
+    once()?;
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        once()?;
     }
     stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
     Ok(())
@@ -104,14 +117,20 @@ pub fn figures() -> Vec<Figure> {
         .with([Contestant::single("shmkit", Shmkit, pool_apply), call])
         .with(peers::pool_apply());
     vec![
-        Figure::new("process: start and join", Unit::Microseconds)
+        Figure::new("process: start and join, spawn", Unit::Microseconds)
             .goal(Goal::AtMost(1.2, "std::process::Command"))
             .with([
                 Contestant::single("shmkit", Shmkit, start_join),
                 Contestant::single("std::process::Command", Limit, limits::command),
-                Contestant::single("fork, _exit, waitpid", Reference, limits::fork),
             ])
             .with(peers::processes()),
+        Figure::new("process: start and join, forkserver", Unit::Microseconds)
+            .goal(Goal::AtMost(2.0, "fork, _exit, waitpid"))
+            .with([
+                Contestant::single("shmkit", Shmkit, forkserver_start_join),
+                Contestant::single("fork, _exit, waitpid", Limit, limits::fork),
+            ])
+            .with(peers::forked_processes()),
         Figure::new("pool: trivial tasks, chunk 1", Unit::Thousands)
             .goal(Goal::AtLeast(0.4, "two threads over crossbeam-channel"))
             .goal(Goal::AtLeast(25.0, "Python's Pool"))
