@@ -560,7 +560,7 @@ impl Ring {
     /// Whether it is to take no more messages.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        // Acquire pairs with the release in `close`.
+        // Acquire pairs with the store in `close`; the END mark makes it exact.
         atomic!(self.body, closed).load(Ordering::Acquire) != 0
     }
 

@@ -127,8 +127,9 @@ impl Shared {
     fn read_as_manager(self: &Arc<Self>, timeout: Option<Duration>) {
         // SeqCst pairs with the stores before a wake: replies come first, then deaths.
         let is_over = || self.has_deaths.load(Ordering::SeqCst) || self.poked.load(Ordering::SeqCst);
-        let outcome = self.read(timeout, is_over);
+        // Before the read: a death that is seen only after it may have come with a reply that the read did not see.
         let has_deaths = self.has_deaths.load(Ordering::SeqCst);
+        let outcome = self.read(timeout, is_over);
         match outcome {
             Ok(0) if has_deaths => self.bury(),
             Ok(_) => {}

@@ -268,6 +268,8 @@ fn wake(event: &AtomicU32, mut word: u32, count: u32) {
 
 /// Wakes everybody whether marked or not: recovery, which cannot know what the dead one left undone.
 pub(crate) fn wake_everybody(event: &AtomicU32) {
+    // As in `publish`: what the caller changed, or found that the dead one had changed, is there before the look at the mark.
+    membarrier::publisher();
     let word = event.load(Ordering::Relaxed);
     wake(event, word | EVENT_WAITING, i32::MAX as u32);
 }

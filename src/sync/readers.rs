@@ -11,7 +11,7 @@ use shmkit_layouts::kinds::KIND_RWLOCK;
 use shmkit_layouts::objects::{ReaderCount, RwLockBody};
 use shmkit_layouts::segment::{MAX_PARTICIPANTS, SLOT_NOBODY};
 use shmkit_layouts::words::{MUTEX_CONTENDED, MUTEX_RECOVER, Token};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// What recovery does with readers and writers.
 pub(crate) const KIND: Kind = Kind { recover, wake, ..Kind::plain(KIND_RWLOCK) };
@@ -151,8 +151,9 @@ impl Gate {
         let token = self.attachment().token()?;
         let count = self.count(token.slot())?;
         let high = atomic!(self.body, high);
-        // Acquire pairs with the SeqCst below, by whichever process: its raise of `high` comes before my count.
-        if high.load(Ordering::Acquire) <= token.slot() {
+        // SeqCst pairs with the one below, by whichever process: its raise of `high` comes before my count in the one order of
+        // them all.
+        if high.load(Ordering::SeqCst) <= token.slot() {
             high.fetch_max(token.slot() + 1, Ordering::SeqCst);
         }
         let mut seen = count.load(Ordering::Relaxed);
@@ -242,7 +243,10 @@ impl Gate {
 
     /// The living who have readers inside, and how many.
     fn inside(&self) -> impl Iterator<Item = (Token, u32)> {
-        // SeqCst: after the word was taken; pairs with `enter`.
+        // The word was taken by an acquiring compare-and-swap, whose store a weakly ordered machine may still hold back while the
+        // counts are loaded. Pairs with the SeqCst accesses of `enter` and `try_read`: a reader's count is seen here, or this
+        // writer's word there.
+        fence(Ordering::SeqCst);
         let high = atomic!(self.body, high).load(Ordering::SeqCst).min(self.slots);
         (0..high).filter_map(|slot| {
             let now = Count::unpack(self.count(slot).ok()?.load(Ordering::SeqCst));

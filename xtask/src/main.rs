@@ -4,6 +4,7 @@ mod bench;
 mod instructions;
 mod layouts;
 mod lint;
+mod miri;
 mod steps;
 mod test;
 mod torture;
@@ -25,6 +26,7 @@ usage: cargo xtask COMMAND
                       count the instructions of the hot paths and write them to benches/instructions.json;
                       with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
+  miri                what is process-local, under Miri (nightly, with the component miri)
   kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[:seed]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
 ";
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["layouts", "--check"] => layouts::check(),
         ["test"] => test::run(),
         ["lint"] => lint::run(),
+        ["miri"] => miri::run(),
         ["kill-grid", ..] => torture::run(&words),
         ["bench", ref options @ ..] => bench::run(options),
         ["instructions"] => instructions::write(),
