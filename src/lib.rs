@@ -36,7 +36,7 @@ mod sys;
 
 pub use bytemuck;
 pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
-pub use data::{Array, Dict, Value};
+pub use data::{Array, Dict, List, Value};
 pub use element::Element;
 pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use pool::{AsyncResult, Pool};

@@ -204,8 +204,9 @@ impl<'a> Writing<'a> {
 
     // ---- bundles ----------------------------------------------------------------------------------------------------
 
-    /// A block with room for `count` links, all 0, and `extra` bytes after them; it is what `word` of the journal names then.
-    fn begin_bundle(&mut self, word: &AtomicU64, count: u64, extra: u64) -> Result<(Block<'a>, Words<'a>)> {
+    /// A block with room for `count` links, all 0, and `extra` bytes after them: a block like any other until it is retired as a
+    /// bundle.
+    pub(crate) fn plain_bundle(&mut self, count: u64, extra: u64) -> Result<(Block<'a>, u64)> {
         let header = size_of::<BundleHeader>() as u64;
         let Some(size) = count.checked_mul(8).and_then(|size| size.checked_add(header + extra)) else {
             return Err(self.corrupt(count));
@@ -218,6 +219,13 @@ impl<'a> Writing<'a> {
         atomic!(bundle, freed).store(0, Ordering::Relaxed);
         atomic!(bundle, reserved).iter().for_each(|word| word.store(0, Ordering::Relaxed));
         links.clear();
+        Ok((block, link))
+    }
+
+    /// Such a block as what `word` of the journal names.
+    fn begin_bundle(&mut self, word: &AtomicU64, count: u64, extra: u64) -> Result<(Block<'a>, Words<'a>)> {
+        let (block, link) = self.plain_bundle(count, extra)?;
+        let links = self.links(&block)?;
         self.is_more = true;
         // Release: it is a bundle before it is taken for one.
         word.store(link, Ordering::Release);

@@ -68,14 +68,20 @@ impl<'a> Writing<'a> {
         list(self.arena.attachment, atomic!(self.body(), table).load(Ordering::Relaxed), self.arena.what)
     }
 
-    /// Takes memory from the segment's heap, if the quota allows it.
-    fn extent(&self, len: u64) -> Result<Extent> {
+    /// Whether the quota allows that many bytes more.
+    fn check_quota(&self, len: u64) -> Result<()> {
         let quota = atomic!(self.body(), quota).load(Ordering::Relaxed);
         let bytes = atomic!(self.body(), bytes).load(Ordering::Relaxed);
         if quota != 0 && bytes.saturating_add(len) > quota {
             let hint = "the object's quota is reached: raise it, or remove something from the object";
             return Err(SegmentError::OutOfMemory { needed: len, free: quota.saturating_sub(bytes), hint }.into());
         }
+        Ok(())
+    }
+
+    /// Takes memory from the segment's heap, if the quota allows it.
+    fn extent(&self, len: u64) -> Result<Extent> {
+        self.check_quota(len)?;
         let extent = self.arena.attachment.allocate(len)?;
         self.view.refresh();
         Ok(extent)
@@ -224,6 +230,7 @@ impl<'a> Writing<'a> {
 
     fn take_prepared_in(&mut self, prepared: &mut Prepared<'a>, note: &AtomicU64) -> Result<(Block<'a>, u64)> {
         let place = prepared.place();
+        self.check_quota(prepared.extent.len)?;
         let Some(block) = self.view.block(place) else { return Err(self.corrupt(place)) };
         let generation = self.next_generation();
         let link = Link { place, generation }.pack();
