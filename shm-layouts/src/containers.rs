@@ -194,42 +194,4 @@ layout! {
         /// Slots.
         8 => capacity: AtomicU64,
     }
-
-    /// A dict in parts: `shards` times a `DictBody` and an `ArenaBody`, at byte 64, 1216 bytes each.
-    struct ShardedBody: 64 bytes, aligned 64 {
-        /// Parts: a power of two, at most 256.
-        0 => shards: u32,
-        /// Zero.
-        4 => reserved0: u32,
-        /// Seed of the hash that chooses the part.
-        8 => seed: u64,
-        /// Zero.
-        16 => reserved: [u64; 6],
-    }
-
-    /// A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow.
-    struct CounterBody: 64 bytes, aligned 64 {
-        /// Stripes: a power of two.
-        0 => stripes: u32,
-        /// Zero.
-        4 => reserved: [u32; 15],
-    }
-
-    /// A part of a counter.
-    struct CounterStripe: 64 bytes, aligned 64 {
-        /// What was added here.
-        0 => sum: AtomicU64,
-        /// Zero.
-        8 => reserved: [AtomicU64; 7],
-    }
-
-    /// Bytes that never change: text, bytes, elements. They follow.
-    struct FrozenBody: 64 bytes, aligned 64 {
-        /// Bytes.
-        0 => len: u64,
-        /// `TAG_UTF8`, `TAG_BYTES`, or `TAG_POD` for elements as the object's header describes them.
-        8 => tag: u32,
-        /// Zero.
-        12 => reserved: [u32; 13],
-    }
 }
