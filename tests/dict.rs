@@ -62,9 +62,8 @@ fn the_other_operations_do_what_pythons_do() {
 #[test]
 fn compare_and_set_changes_only_what_it_expects() {
     let dict = dict::<String, f64>();
-    let set = |expected: Option<f64>, new: Option<f64>| {
-        dict.compare_and_set("x", expected.as_ref(), new.as_ref()).unwrap()
-    };
+    let set =
+        |expected: Option<f64>, new: Option<f64>| dict.compare_and_set("x", expected.as_ref(), new.as_ref()).unwrap();
     assert!(!set(Some(1.0), Some(2.0)), "there is none");
     assert!(set(None, Some(1.0)));
     assert!(!set(None, Some(2.0)));

@@ -1127,7 +1127,7 @@ typedef struct shmkit_arena_body {
     /* 88: Journal: `length` after the commit. */
     SHMKIT_ATOMIC(uint64_t) next_length;
     /* 96: Journal: new blocks (`Link`), freed if there is no commit. */
-    SHMKIT_ATOMIC(uint64_t) new[4];
+    SHMKIT_ATOMIC(uint64_t) added[4];
     /* 128: Journal: blocks that are freed after the commit. */
     SHMKIT_ATOMIC(uint64_t) old[4];
     /* 160: Journal: a new bundle, freed with its members if there is no commit. */
@@ -1181,8 +1181,8 @@ SHMKIT_ASSERT(offsetof(shmkit_arena_body, undo) == 80, "offset of undo of shmkit
 SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->undo) == 8, "size of undo of shmkit_arena_body");
 SHMKIT_ASSERT(offsetof(shmkit_arena_body, next_length) == 88, "offset of next_length of shmkit_arena_body");
 SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->next_length) == 8, "size of next_length of shmkit_arena_body");
-SHMKIT_ASSERT(offsetof(shmkit_arena_body, new) == 96, "offset of new of shmkit_arena_body");
-SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->new) == 32, "size of new of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, added) == 96, "offset of added of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->added) == 32, "size of added of shmkit_arena_body");
 SHMKIT_ASSERT(offsetof(shmkit_arena_body, old) == 128, "offset of old of shmkit_arena_body");
 SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->old) == 32, "size of old of shmkit_arena_body");
 SHMKIT_ASSERT(offsetof(shmkit_arena_body, new_bundle) == 160, "offset of new_bundle of shmkit_arena_body");

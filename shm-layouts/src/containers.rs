@@ -60,7 +60,7 @@ layout! {
         /// Journal: `length` after the commit.
         88 => next_length: AtomicU64,
         /// Journal: new blocks ([`crate::words::Link`]), freed if there is no commit.
-        96 => new: [AtomicU64; 4],
+        96 => added: [AtomicU64; 4],
         /// Journal: blocks that are freed after the commit.
         128 => old: [AtomicU64; 4],
         /// Journal: a new bundle, freed with its members if there is no commit.

@@ -282,11 +282,7 @@ impl Contents<'_> {
     }
 
     /// As [`Contents::place`], noted in a link of a record.
-    pub(super) fn place_in<'a>(
-        &self,
-        writing: &mut Writing<'a>,
-        note: &AtomicU64,
-    ) -> Result<u64> {
+    pub(super) fn place_in<'a>(&self, writing: &mut Writing<'a>, note: &AtomicU64) -> Result<u64> {
         let (block, link) = writing.allocate_in(self.size(), note)?;
         self.write(&block).ok_or_else(|| writing.corrupt(link))?;
         failpoint!("node.filled");

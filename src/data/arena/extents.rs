@@ -222,7 +222,7 @@ impl<'a> Writing<'a> {
 
     /// A block that was filled before the lock was taken.
     pub(crate) fn take_prepared(&mut self, mut prepared: Prepared<'a>) -> Result<(Block<'a>, u64)> {
-        let Some(note) = atomic!(self.body(), new).get(self.news) else { return Err(self.corrupt(prepared.place())) };
+        let Some(note) = atomic!(self.body(), added).get(self.news) else { return Err(self.corrupt(prepared.place())) };
         let taken = self.take_prepared_in(&mut prepared, note)?;
         self.news += 1;
         Ok(taken)

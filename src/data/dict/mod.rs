@@ -319,9 +319,7 @@ impl<K, V> Dict<K, V> {
         V: Serialize,
     {
         let core = self.core();
-        let encoded = items.into_iter().map(|(key, value)| {
-            Ok((encode(&key)?, write(core.arena.attachment, &value)?))
-        });
+        let encoded = items.into_iter().map(|(key, value)| Ok((encode(&key)?, write(core.arena.attachment, &value)?)));
         // Before the lock: iterators and `Serialize` may run anything.
         let encoded: Vec<(Key, Value)> = encoded.collect::<Result<_>>()?;
         let mut writing = core.lock()?;

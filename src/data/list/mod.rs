@@ -158,7 +158,8 @@ impl<T> List<T> {
     #[inline]
     fn core(&self) -> Core<'_> {
         let object = self.object.reference.id.index;
-        let arena = Arena { attachment: self.object.attachment(), body: self.arena, object, part: (0, 1), what: "list" };
+        let arena =
+            Arena { attachment: self.object.attachment(), body: self.arena, object, part: (0, 1), what: "list" };
         Core { arena, body: self.body }
     }
 
@@ -560,7 +561,11 @@ impl<T: DeserializeOwned> List<T> {
             core.for_each(writing, 0..length, |index, node| {
                 node.copy_value(&mut value);
                 let link = links[index as usize];
-                if keep(&value.to_value()?) { kept.push(link) } else { garbage.push(link) }
+                if keep(&value.to_value()?) {
+                    kept.push(link)
+                } else {
+                    garbage.push(link)
+                }
                 Ok(())
             })
         })?;
