@@ -1209,7 +1209,7 @@ SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->reserved1) == 20, "size of reserv
 /* The start of an extent of an arena. */
 typedef struct shmkit_slab_header {
     /* 0: Class of the blocks, `ARENA_LARGE` for a single block. */
-    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) class;
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) size_class;
     /* 4: Place in the arena's list of extents. */
     SHMKIT_ATOMIC(uint32_t) slot;
     /* 8: Zero. */
@@ -1217,8 +1217,8 @@ typedef struct shmkit_slab_header {
 } shmkit_slab_header;
 SHMKIT_ASSERT(sizeof(shmkit_slab_header) == 64, "size of shmkit_slab_header");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_slab_header) == 64, "alignment of shmkit_slab_header");
-SHMKIT_ASSERT(offsetof(shmkit_slab_header, class) == 0, "offset of class of shmkit_slab_header");
-SHMKIT_ASSERT(sizeof(((shmkit_slab_header *)0)->class) == 4, "size of class of shmkit_slab_header");
+SHMKIT_ASSERT(offsetof(shmkit_slab_header, size_class) == 0, "offset of size_class of shmkit_slab_header");
+SHMKIT_ASSERT(sizeof(((shmkit_slab_header *)0)->size_class) == 4, "size of size_class of shmkit_slab_header");
 SHMKIT_ASSERT(offsetof(shmkit_slab_header, slot) == 4, "offset of slot of shmkit_slab_header");
 SHMKIT_ASSERT(sizeof(((shmkit_slab_header *)0)->slot) == 4, "size of slot of shmkit_slab_header");
 SHMKIT_ASSERT(offsetof(shmkit_slab_header, reserved) == 8, "offset of reserved of shmkit_slab_header");

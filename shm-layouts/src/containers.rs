@@ -88,7 +88,7 @@ layout! {
     /// The start of an extent of an arena.
     struct SlabHeader: 64 bytes, aligned 64 {
         /// Class of the blocks, `ARENA_LARGE` for a single block.
-        0 => class: AtomicU32,
+        0 => size_class: AtomicU32,
         /// Place in the arena's list of extents.
         4 => slot: AtomicU32,
         /// Zero.

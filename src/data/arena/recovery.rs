@@ -171,7 +171,7 @@ impl<'a> Writing<'a> {
         if atomic!(header, slot).load(Ordering::Relaxed) != slot {
             return Err(self.corrupt(reference));
         }
-        let class = atomic!(header, class).load(Ordering::Relaxed);
+        let class = atomic!(header, size_class).load(Ordering::Relaxed);
         let first = extent.offset + extents::HEADER;
         if class == ARENA_LARGE {
             return match self.view.block(first >> 4) {
