@@ -272,6 +272,9 @@ pub enum SyncError {
         /// Why.
         cause: &'static str,
     },
+    /// A condition and its lock lie in different segments.
+    #[error("the lock lies in another segment than its condition: create the condition in the lock's segment")]
+    OtherSegment,
     /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
     #[error("the wait was interrupted by a signal")]
     Interrupted,
@@ -568,6 +571,7 @@ impl Error {
                     SyncError::Deadlock => 7,
                     SyncError::Interrupted => 8,
                     SyncError::BrokenBarrier { .. } => 9,
+                    SyncError::OtherSegment => 10,
                 }
             }
             Error::Channel(error) => {

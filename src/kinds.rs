@@ -51,6 +51,7 @@ const ALL: &[&Kind] = &[
     &crate::sync::readers::KIND,
     &crate::sync::once::KIND,
     &crate::sync::parties::KIND,
+    &crate::sync::waiters::KIND,
     &crate::data::value::KIND,
     &crate::data::array::KIND,
     &crate::data::dict::KIND,

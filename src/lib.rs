@@ -46,7 +46,8 @@ pub use process::{
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session, set_spin_time};
 pub use shmkit_macros::{Element, main};
 pub use sync::{
-    Barrier, BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore,
+    Barrier, BoundedSemaphore, Condition, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock,
+    Semaphore,
 };
 pub use sys::SysError;
 

@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Barrier, Connection, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock,
-    Segment, Semaphore, Sender, Value, channel::pipe_in,
+    Array, Barrier, Condition, Connection, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver,
+    RwLock, Segment, Semaphore, Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Opened {
     permits: Option<PermitSemaphore>,
     once: Option<Once>,
     barrier: Option<Barrier>,
+    condition: Option<Condition>,
+    shared: Option<Condition>,
     rwlock: Option<RwLock<[u64; 4]>>,
     small: Option<Value<u64>>,
     large: Option<Value<[u64; 6]>>,
@@ -37,15 +39,20 @@ pub struct Opened {
 
 /// Puts an object of every kind into a sound segment.
 pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
+    let rlock = segment.rlock("rlock").create()?;
+    let shared = segment.condition("shared").rlock(&rlock).create()?;
+    wait_with_many(&shared)?;
     let opened = Opened {
         lock: Some(segment.lock("lock").create()?),
-        rlock: Some(segment.rlock("rlock").create()?),
+        rlock: Some(rlock),
         mutex: Some(segment.mutex("mutex").create()?),
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
         permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
         once: Some(segment.once("once").create()?),
         barrier: Some(segment.barrier("barrier").parties(2).create()?),
+        condition: Some(segment.condition("condition").create()?),
+        shared: Some(shared),
         rwlock: Some(segment.rwlock("rwlock").initial([1; 4]).create()?),
         small: Some(segment.value("small").initial(5).create()?),
         large: Some(segment.value("large").initial([7; 6]).create()?),
@@ -71,6 +78,23 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
     Ok(opened)
 }
 
+/// So many wait at once that the condition adds records.
+fn wait_with_many(condition: &Condition) -> shmkit::Result<()> {
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let _guard = condition.lock().expect("a sound lock");
+                condition.wait()
+            });
+        }
+        while condition.waiting() < 12 {
+            std::thread::yield_now();
+        }
+        let _guard = condition.lock()?;
+        condition.notify_all().map(drop)
+    })
+}
+
 /// Opens what can be opened.
 pub fn open(segment: &Segment) -> Opened {
     Opened {
@@ -82,6 +106,8 @@ pub fn open(segment: &Segment) -> Opened {
         permits: segment.permit_semaphore("permits").open().ok(),
         once: segment.once("once").open().ok(),
         barrier: segment.barrier("barrier").open().ok(),
+        condition: segment.condition("condition").open().ok(),
+        shared: segment.condition("shared").open().ok(),
         rwlock: segment.rwlock("rwlock").open().ok(),
         small: segment.value("small").open().ok(),
         large: segment.value("large").open().ok(),
@@ -163,6 +189,14 @@ fn sync(opened: &Opened) {
         barrier.abort();
         barrier.reset();
         let _ = barrier.wait_timeout(NOW);
+    }
+    for condition in [&opened.condition, &opened.shared].into_iter().flatten() {
+        let _ = condition.acquire_timeout(NOW);
+        let _ = condition.wait_timeout(NOW);
+        let _ = condition.notify_all();
+        let _ = condition.wait_for_timeout(|| false, NOW);
+        let _ = condition.release();
+        let _ = format!("{condition:?}");
     }
     if let Some(rwlock) = &opened.rwlock {
         let _ = rwlock.try_read().map(|first| first[0] + rwlock.readers());

@@ -106,6 +106,8 @@
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
 /* A lock for many readers or one writer, with the data it guards. */
 #define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* A condition. */
+#define SHMKIT_KIND_CONDITION UINT32_C(22)
 /* A barrier. */
 #define SHMKIT_KIND_BARRIER UINT32_C(23)
 /* Something that is done once. */
@@ -179,6 +181,12 @@
 #define SHMKIT_WORKER_LEAVING UINT32_C(2)
 /* Worker: has been replaced and is to end. */
 #define SHMKIT_WORKER_RELEASED UINT32_C(3)
+/* Waiter record: free. */
+#define SHMKIT_WAITER_FREE UINT32_C(0)
+/* Waiter record: waits to be notified. */
+#define SHMKIT_WAITER_WAITING UINT32_C(1)
+/* Waiter record: notified; it does not have the lock again yet. */
+#define SHMKIT_WAITER_NOTIFIED UINT32_C(2)
 /* Reference cell: free. */
 #define SHMKIT_CELL_NONE UINT64_C(0)
 /* Reference cell: a process. */
@@ -311,6 +319,14 @@
 #define SHMKIT_ARRIVAL_TOKEN_MASK UINT64_C(0xffffffff)
 #define SHMKIT_ARRIVAL_ROUND_SHIFT 32
 #define SHMKIT_ARRIVAL_ROUND_MASK UINT64_C(0xffffffff)
+
+/* Waiter: One who waits at a condition; 0 when free. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_WAITER_TOKEN_SHIFT 0
+#define SHMKIT_WAITER_TOKEN_MASK UINT64_C(0x3fffffff)
+#define SHMKIT_WAITER_STATE_SHIFT 30
+#define SHMKIT_WAITER_STATE_MASK UINT64_C(0x3)
+#define SHMKIT_WAITER_ORDINAL_SHIFT 32
+#define SHMKIT_WAITER_ORDINAL_MASK UINT64_C(0xffffffff)
 
 /* Unit: A heap unit's word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_UNIT_LEN_SHIFT 0
@@ -821,6 +837,92 @@ SHMKIT_ASSERT(offsetof(shmkit_once_body, event) == 8, "offset of event of shmkit
 SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shmkit_once_body");
 SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
 SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
+
+/* Condition. It begins as an `RLockBody`: its own lock. Its first waiter records are at byte 256 of the body. */
+typedef struct shmkit_condition_body {
+    /* 0: Mutex word of its own lock. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: As in `RLockBody`. */
+    SHMKIT_ATOMIC(uint32_t) depth;
+    /* 8: As in `RLockBody`. */
+    SHMKIT_ATOMIC(uint64_t) thread;
+    /* 16: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved0[12];
+    /* 64: The ticket of the next one who waits. Written by the lock's owner only. */
+    SHMKIT_ATOMIC(uint64_t) tickets;
+    /* 72: Further waiter records: `ExtentRef` of a `ConditionChunk`, or 0. */
+    SHMKIT_ATOMIC(uint64_t) more;
+    /* 80: Waiter records that follow this struct. */
+    uint32_t waiters;
+    /* 84: `KIND_…` of the lock it is used with; 0 for its own. */
+    uint32_t lock_kind;
+    /* 88: Entry of that lock in the table of objects. */
+    uint32_t lock_index;
+    /* 92: Generation of that entry. */
+    uint32_t lock_generation;
+    /* 96: Zero. */
+    uint64_t reserved1[4];
+} shmkit_condition_body;
+SHMKIT_ASSERT(sizeof(shmkit_condition_body) == 128, "size of shmkit_condition_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_condition_body) == 64, "alignment of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, word) == 0, "offset of word of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->word) == 4, "size of word of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, depth) == 4, "offset of depth of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->depth) == 4, "size of depth of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, thread) == 8, "offset of thread of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->thread) == 8, "size of thread of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, reserved0) == 16, "offset of reserved0 of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->reserved0) == 48, "size of reserved0 of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, tickets) == 64, "offset of tickets of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->tickets) == 8, "size of tickets of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, more) == 72, "offset of more of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->more) == 8, "size of more of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, waiters) == 80, "offset of waiters of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->waiters) == 4, "size of waiters of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, lock_kind) == 84, "offset of lock_kind of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->lock_kind) == 4, "size of lock_kind of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, lock_index) == 88, "offset of lock_index of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->lock_index) == 4, "size of lock_index of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, lock_generation) == 92, "offset of lock_generation of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->lock_generation) == 4, "size of lock_generation of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, reserved1) == 96, "offset of reserved1 of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->reserved1) == 32, "size of reserved1 of shmkit_condition_body");
+
+/* Further waiter records of a condition: seven follow. */
+typedef struct shmkit_condition_chunk {
+    /* 0: The next chunk: `ExtentRef` or 0. */
+    SHMKIT_ALIGNED(32) SHMKIT_ATOMIC(uint64_t) more;
+    /* 8: Zero. */
+    uint64_t reserved[3];
+} shmkit_condition_chunk;
+SHMKIT_ASSERT(sizeof(shmkit_condition_chunk) == 32, "size of shmkit_condition_chunk");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_condition_chunk) == 32, "alignment of shmkit_condition_chunk");
+SHMKIT_ASSERT(offsetof(shmkit_condition_chunk, more) == 0, "offset of more of shmkit_condition_chunk");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_chunk *)0)->more) == 8, "size of more of shmkit_condition_chunk");
+SHMKIT_ASSERT(offsetof(shmkit_condition_chunk, reserved) == 8, "offset of reserved of shmkit_condition_chunk");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_chunk *)0)->reserved) == 24, "size of reserved of shmkit_condition_chunk");
+
+/* One who waits at a condition. */
+typedef struct shmkit_condition_waiter {
+    /* 0: Who, and whether it was notified: `Waiter`. */
+    SHMKIT_ALIGNED(32) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: The lower one is notified first. Written by the waiter only. */
+    SHMKIT_ATOMIC(uint64_t) ticket;
+    /* 16: Wait word of this waiter alone. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 20: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[3];
+} shmkit_condition_waiter;
+SHMKIT_ASSERT(sizeof(shmkit_condition_waiter) == 32, "size of shmkit_condition_waiter");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_condition_waiter) == 32, "alignment of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, word) == 0, "offset of word of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->word) == 8, "size of word of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, ticket) == 8, "offset of ticket of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->ticket) == 8, "size of ticket of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, event) == 16, "offset of event of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->event) == 4, "size of event of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, reserved) == 20, "offset of reserved of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->reserved) == 12, "size of reserved of shmkit_condition_waiter");
 
 /* Barrier. The arrival words (`Arrival`), one for each party, are at byte 192 of the body. */
 typedef struct shmkit_barrier_body {

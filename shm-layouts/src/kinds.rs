@@ -31,6 +31,8 @@ constants! { CONSTANTS:
     KIND_PERMITS: u32 = 20;
     /// A lock for many readers or one writer, with the data it guards.
     KIND_RWLOCK: u32 = 21;
+    /// A condition.
+    KIND_CONDITION: u32 = 22;
     /// A barrier.
     KIND_BARRIER: u32 = 23;
     /// Something that is done once.
@@ -59,6 +61,7 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
         KIND_RWLOCK => "rwlock",
+        KIND_CONDITION => "condition",
         KIND_BARRIER => "barrier",
         KIND_ONCE => "once",
         KIND_DICT => "dict",

@@ -173,6 +173,52 @@ layout! {
         12 => reserved: [AtomicU32; 13],
     }
 
+    /// Condition. It begins as an `RLockBody`: its own lock. Its first waiter records are at byte 256 of the body.
+    struct ConditionBody: 128 bytes, aligned 64 {
+        /// Mutex word of its own lock.
+        0 => word: AtomicU32,
+        /// As in `RLockBody`.
+        4 => depth: AtomicU32,
+        /// As in `RLockBody`.
+        8 => thread: AtomicU64,
+        /// Zero.
+        16 => reserved0: [AtomicU32; 12],
+        /// The ticket of the next one who waits. Written by the lock's owner only.
+        64 => tickets: AtomicU64,
+        /// Further waiter records: [`crate::words::ExtentRef`] of a `ConditionChunk`, or 0.
+        72 => more: AtomicU64,
+        /// Waiter records that follow this struct.
+        80 => waiters: u32,
+        /// `KIND_…` of the lock it is used with; 0 for its own.
+        84 => lock_kind: u32,
+        /// Entry of that lock in the table of objects.
+        88 => lock_index: u32,
+        /// Generation of that entry.
+        92 => lock_generation: u32,
+        /// Zero.
+        96 => reserved1: [u64; 4],
+    }
+
+    /// Further waiter records of a condition: seven follow.
+    struct ConditionChunk: 32 bytes, aligned 32 {
+        /// The next chunk: [`crate::words::ExtentRef`] or 0.
+        0 => more: AtomicU64,
+        /// Zero.
+        8 => reserved: [u64; 3],
+    }
+
+    /// One who waits at a condition.
+    struct ConditionWaiter: 32 bytes, aligned 32 {
+        /// Who, and whether it was notified: [`crate::words::Waiter`].
+        0 => word: AtomicU64,
+        /// The lower one is notified first. Written by the waiter only.
+        8 => ticket: AtomicU64,
+        /// Wait word of this waiter alone.
+        16 => event: AtomicU32,
+        /// Zero.
+        20 => reserved: [AtomicU32; 3],
+    }
+
     /// Barrier. The arrival words ([`crate::words::Arrival`]), one for each party, are at byte 192 of the body.
     struct BarrierBody: 64 bytes, aligned 64 {
         /// Round and phase: [`crate::words::BarrierState`].

@@ -66,6 +66,16 @@ impl<G: Unlocked> LockError<G> {
         }
     }
 
+    /// The same with another guard in it.
+    pub(super) fn map<H: Unlocked>(self, wrap: impl FnOnce(G) -> H) -> LockError<H> {
+        match self {
+            LockError::OwnerDied(mut recovered) => {
+                LockError::OwnerDied(Recovered { guard: recovered.guard.take().map(wrap) })
+            }
+            LockError::Failed(error) => LockError::Failed(error),
+        }
+    }
+
     /// Whether the lock is held although its last owner died.
     pub fn is_owner_died(&self) -> bool {
         matches!(self, LockError::OwnerDied(_))
@@ -550,6 +560,16 @@ impl Lock {
             return Ok(());
         }
         Err(SyncError::NotOwner { what: "lock", by: "anybody" }.into())
+    }
+
+    /// Releases it for a wait at a condition.
+    pub(super) fn suspend(&self) -> Result<()> {
+        claim::unlock(self.object.attachment(), self.word(), "lock")
+    }
+
+    /// Takes it again after a wait at a condition.
+    pub(super) fn resume(&self) -> Result<Acquired> {
+        claim::lock(self.object.attachment(), self.word(), Deadline::NEVER, "lock")
     }
 
     /// Whether somebody holds it at this instant.
