@@ -155,7 +155,7 @@ fn an_rwlock_goes_on_although_its_recoverer_dies() {
         let lock = segment.rwlock::<[u64; 2]>("pair").create().unwrap();
         kill("rwlock", &segment, "rwlock.downgraded", 1, &[]);
         kill("recovers", &segment, point, 1, &[]);
-        drop(lock.write().err().expect("told").repair(|_| ()).unwrap());
+        drop(lock.write().expect_err("told").repair(|_| ()).unwrap());
         assert_eq!((lock.readers(), *lock.write().unwrap()), (0, [1, 1]), "{point}");
         segment.verify().unwrap();
     }

@@ -95,8 +95,11 @@ pub struct Dict<K, V> {
     object: Object,
     body: *const DictBody,
     arena: *const ArenaBody,
-    _elements: PhantomData<fn(K, V) -> (K, V)>,
+    _elements: PhantomData<Elements<K, V>>,
 }
+
+/// Takes keys and values, and gives them.
+type Elements<K, V> = fn(K, V) -> (K, V);
 
 // SAFETY: the pointers are into the mapping, which `object` keeps; only atomics and the constant seed are reached through them.
 unsafe impl<K, V> Send for Dict<K, V> {}
