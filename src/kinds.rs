@@ -47,6 +47,7 @@ const ALL: &[&Kind] = &[
     &crate::data::value::KIND,
     &crate::data::array::KIND,
     &crate::channel::queue::KIND,
+    &crate::channel::joinable::KIND,
     &crate::channel::pod::KIND,
     &crate::channel::pipe::KIND,
     &crate::channel::connection::KIND,

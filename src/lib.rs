@@ -33,7 +33,10 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
-pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
+pub use channel::{
+    Connection, Consumer, JoinableQueue, Loan, Message, PodQueue, Producer, Queue, Received, Receiver, Sender, channel,
+    channel_in, pipe,
+};
 pub use data::{Array, Value};
 pub use element::Element;
 pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};

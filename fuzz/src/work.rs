@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Connection, Event, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock, Receiver, Segment, Semaphore,
-    Sender, Value, channel::pipe_in,
+    Array, Connection, Event, JoinableQueue, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock, Receiver, Segment,
+    Semaphore, Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub struct Opened {
     frames: Option<PodQueue<[u64; 8]>>,
     words: Option<Queue<String>>,
     locks: Option<Queue<Lock>>,
+    jobs: Option<JoinableQueue<String>>,
     ends: Option<(Connection, Connection)>,
     sender: Option<Sender<[u64; 3]>>,
     receiver: Option<Receiver<[u64; 3]>>,
@@ -48,6 +49,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         frames: Some(segment.pod_queue("frames").capacity(4).create()?),
         words: Some(segment.queue("words").capacity(8).create()?),
         locks: Some(segment.queue("locks").capacity(4).create()?),
+        jobs: Some(segment.joinable_queue("jobs").capacity(4).tasks(4).create()?),
         ends: Some(pipe_in(segment, true)?),
         sender: None,
         receiver: None,
@@ -61,6 +63,12 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         words.put("short".to_owned())?;
         words.put("l".repeat(LONG))?;
         locks.put(Lock::new_in(segment)?)?;
+    }
+    if let Some(jobs) = &opened.jobs {
+        // One done, one not, one not got.
+        (0..3).try_for_each(|_| jobs.put("j".repeat(LONG)))?;
+        let _ = (jobs.get()?, jobs.get()?);
+        jobs.task_done()?;
     }
     Ok(opened)
 }
@@ -81,6 +89,7 @@ pub fn open(segment: &Segment) -> Opened {
         frames: segment.pod_queue("frames").open().ok(),
         words: segment.queue("words").open().ok(),
         locks: segment.queue("locks").open().ok(),
+        jobs: segment.joinable_queue("jobs").open().ok(),
         ends: pipe_in(segment, true).ok(),
         sender: segment.channel("wire").open_sender().ok(),
         receiver: segment.channel("wire").open_receiver().ok(),
@@ -195,6 +204,16 @@ fn channels(opened: &Opened) {
                 break;
             }
         }
+    }
+    if let Some(jobs) = &opened.jobs {
+        let _ = jobs.try_put("j".repeat(LONG));
+        drop(jobs.try_get_task());
+        let _ = jobs.try_get();
+        let _ = jobs.unfinished();
+        let _ = jobs.join_timeout(NOW);
+        let _ = jobs.task_done();
+        let _ = jobs.shutdown(true);
+        let _ = jobs.join_timeout(NOW);
     }
     if let Some(Ok(lock)) = opened.locks.as_ref().map(Queue::try_get) {
         drop(lock.lock_timeout(NOW));

@@ -104,6 +104,10 @@
 #define SHMKIT_KIND_POOL UINT32_C(13)
 /* A semaphore whose permits have owners. */
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
+/* A queue of serialised messages that are in it until they are done. */
+#define SHMKIT_KIND_JOINABLE_QUEUE UINT32_C(40)
+/* Where connections are asked for by name. */
+#define SHMKIT_KIND_LISTENER UINT32_C(41)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -166,6 +170,16 @@
 #define SHMKIT_ELEMENT_FORMAT UINT32_C(48)
 /* Queue flag: what a dead consumer held is dropped, not delivered again. */
 #define SHMKIT_QUEUE_AT_MOST_ONCE UINT32_C(1)
+/* State of a queue: it takes messages. */
+#define SHMKIT_QUEUE_OPEN UINT32_C(0)
+/* State of a queue: it takes no more messages; those that are in it are still got. */
+#define SHMKIT_QUEUE_CLOSED UINT32_C(1)
+/* State of a queue: it takes no more messages, and those that are in it are thrown away. */
+#define SHMKIT_QUEUE_SHUT_DOWN UINT32_C(2)
+/* Somebody has been a producer and nothing else: when nobody is any more, the queue is at its end. */
+#define SHMKIT_QUEUE_HAD_PRODUCER UINT32_C(1)
+/* Somebody has been a consumer and nothing else: when nobody is any more, putting is a broken pipe. */
+#define SHMKIT_QUEUE_HAD_CONSUMER UINT32_C(2)
 /* Message tag: nothing, 0 bytes. */
 #define SHMKIT_TAG_NONE UINT32_C(0)
 /* Message tag: a truth value, 1 byte. */
@@ -186,9 +200,9 @@
 #define SHMKIT_MESSAGE_HANDLES UINT32_C(1)
 /* Role of an ordinary holder. */
 #define SHMKIT_ROLE_USER UINT32_C(0)
-/* Role of a pipe's sending end, and of a connection's first end. */
+/* Role of a pipe's sending end, of a connection's first end, and of a queue's producer. */
 #define SHMKIT_ROLE_FIRST UINT32_C(1)
-/* Role of a pipe's receiving end, and of a connection's second end. */
+/* Role of a pipe's receiving end, of a connection's second end, and of a queue's consumer. */
 #define SHMKIT_ROLE_SECOND UINT32_C(2)
 /* End of a pipe: nobody has had it yet. */
 #define SHMKIT_END_NEW UINT32_C(0)
@@ -669,10 +683,14 @@ typedef struct shmkit_queue_body {
     SHMKIT_ATOMIC(uint32_t) not_empty;
     /* 388: Goes up whenever recovery leaves a block to be delivered again. */
     SHMKIT_ATOMIC(uint32_t) requeue;
-    /* 392: 1 once it is to take no more messages. */
+    /* 392: `QUEUE_OPEN`, `QUEUE_CLOSED` or `QUEUE_SHUT_DOWN`; only ever grows. */
     SHMKIT_ATOMIC(uint32_t) closed;
-    /* 396: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved3[13];
+    /* 396: Wait word: every message is done (joinable queues). */
+    SHMKIT_ATOMIC(uint32_t) all_done;
+    /* 400: `QUEUE_HAD_…`. */
+    SHMKIT_ATOMIC(uint32_t) roles;
+    /* 404: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved3[11];
     /* 448: Wait word: not full. */
     SHMKIT_ATOMIC(uint32_t) not_full;
     /* 452: Wait word: a block is free. */
@@ -716,8 +734,12 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, requeue) == 388, "offset of requeue of
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->requeue) == 4, "size of requeue of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, closed) == 392, "offset of closed of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->closed) == 4, "size of closed of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 396, "offset of reserved3 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 52, "size of reserved3 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, all_done) == 396, "offset of all_done of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->all_done) == 4, "size of all_done of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, roles) == 400, "offset of roles of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->roles) == 4, "size of roles of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 404, "offset of reserved3 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 44, "size of reserved3 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, not_full) == 448, "offset of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->not_full) == 4, "size of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, block_free) == 452, "offset of block_free of shmkit_queue_body");
@@ -764,6 +786,24 @@ SHMKIT_ASSERT(offsetof(shmkit_connection_body, duplex) == 16, "offset of duplex 
 SHMKIT_ASSERT(sizeof(((shmkit_connection_body *)0)->duplex) == 4, "size of duplex of shmkit_connection_body");
 SHMKIT_ASSERT(offsetof(shmkit_connection_body, reserved) == 20, "offset of reserved of shmkit_connection_body");
 SHMKIT_ASSERT(sizeof(((shmkit_connection_body *)0)->reserved) == 44, "size of reserved of shmkit_connection_body");
+
+/* Where connections are asked for: a queue of connections' second ends for whoever listens. */
+typedef struct shmkit_listener_body {
+    /* 0: Offset of the `QueueBody` from the start of this struct. */
+    SHMKIT_ALIGNED(64) uint64_t queue;
+    /* 8: Token of whoever listens, or 0. */
+    SHMKIT_ATOMIC(uint32_t) owner;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_listener_body;
+SHMKIT_ASSERT(sizeof(shmkit_listener_body) == 64, "size of shmkit_listener_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_listener_body) == 64, "alignment of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, queue) == 0, "offset of queue of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->queue) == 8, "size of queue of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, owner) == 8, "offset of owner of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->owner) == 4, "size of owner of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, reserved) == 12, "offset of reserved of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->reserved) == 52, "size of reserved of shmkit_listener_body");
 
 /* Ring between one sender and one receiver. */
 typedef struct shmkit_pipe_body {

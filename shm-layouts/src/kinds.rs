@@ -29,6 +29,10 @@ constants! { CONSTANTS:
     KIND_POOL: u32 = 13;
     /// A semaphore whose permits have owners.
     KIND_PERMITS: u32 = 20;
+    /// A queue of serialised messages that are in it until they are done.
+    KIND_JOINABLE_QUEUE: u32 = 40;
+    /// Where connections are asked for by name.
+    KIND_LISTENER: u32 = 41;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -48,6 +52,8 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_SPAWN => "spawn record",
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
+        KIND_JOINABLE_QUEUE => "joinable queue",
+        KIND_LISTENER => "listener",
         _ => "unknown",
     }
 }

@@ -18,7 +18,7 @@
 //! | the last holder of the last end | nothing | recovery destroys the connection and what is in it | the messages nobody can receive |
 
 use super::message::HEAD;
-use super::port::{Patience, Port};
+use super::port::{Patience, Peers, Port};
 use super::recovery::{self, Rings};
 use super::ring::{Ring, Spec};
 use crate::error::{ChannelError, Result, corrupt};
@@ -181,7 +181,13 @@ impl Shared for Connection {
             if !ring.has_extents() || ring.blocks() > FIRST_ID {
                 return Err(wrong());
             }
-            Ok(Some(Port { object: object.clone(), ring, first_id, peer: Some(peer), what: "connection" }))
+            Ok(Some(Port {
+                object: object.clone(),
+                ring,
+                first_id,
+                peers: Some(Peers { role: peer, had: 0 }),
+                what: "connection",
+            }))
         };
         let (first, second) = (port(first, FIRST_ID)?, port(second, 0)?);
         let (sends, receives) = if role == ROLE_FIRST { (first, second) } else { (second, first) };
@@ -250,10 +256,7 @@ impl Connection {
     /// `BrokenPipe` when nobody holds the other end; `WrongDirection`; `Codec` if the value cannot be serialised;
     /// `OutOfMemory`, `TooLarge` for a long message.
     pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
-        let port = self.sender()?;
-        port.expect_room(Patience::ENDLESS)?;
-        let written = port.write(port.claim(Patience::ENDLESS)?, value)?;
-        port.enqueue(written.claimed, Patience::ENDLESS).inspect_err(|_| port.abandon(written))
+        self.sender()?.put(value, Patience::ENDLESS)
     }
 
     /// Sends bytes as one message, waiting while 64 messages are under way.

@@ -5,6 +5,7 @@
 //! | [`PodQueue`] | plain-data elements, written and read in place | any number of producers and consumers |
 //! | [`channel()`] | plain-data elements, copied or in place; the fastest | one sender, one receiver |
 //! | [`Queue`] | serde values of any size | any number of producers and consumers |
+//! | [`JoinableQueue`] | the same, each in the queue until it is done | any number of producers and consumers |
 //! | [`Connection`] | serde values or bytes, of any size, both ways | two, each held by any number of processes |
 //!
 //! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
@@ -12,6 +13,9 @@
 
 mod codec;
 pub(crate) mod connection;
+mod ends;
+mod family;
+pub(crate) mod joinable;
 mod message;
 pub(crate) mod pipe;
 pub(crate) mod pod;
@@ -21,6 +25,8 @@ mod recovery;
 mod ring;
 
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
+pub use ends::{Consumer, Producer};
+pub use joinable::{JoinableQueue, Task};
 pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
 pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
 pub use queue::{Message, Queue, QueueOptions};

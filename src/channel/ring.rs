@@ -27,7 +27,7 @@
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::wait;
 use crate::segment::{Attachment, atomic, fetch};
-use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QueueBody};
+use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QUEUE_CLOSED, QUEUE_OPEN, QUEUE_SHUT_DOWN, QueueBody};
 use shmkit_layouts::words::*;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -299,6 +299,14 @@ impl Ring {
 
     pub(crate) fn block_free(&self) -> &AtomicU32 {
         atomic!(self.body, block_free)
+    }
+
+    pub(super) fn all_done(&self) -> &AtomicU32 {
+        atomic!(self.body, all_done)
+    }
+
+    pub(super) fn roles(&self) -> &AtomicU32 {
+        atomic!(self.body, roles)
     }
 
     fn head(&self) -> &AtomicU64 {
@@ -709,29 +717,63 @@ impl Ring {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire pairs with the release in `close`.
-        atomic!(self.body, closed).load(Ordering::Acquire) != 0
+        atomic!(self.body, closed).load(Ordering::Acquire) != QUEUE_OPEN
+    }
+
+    /// Whether what is in it is to be thrown away, too.
+    #[inline]
+    pub(super) fn is_shut_down(&self) -> bool {
+        // Acquire pairs with the release in `shut_down`.
+        atomic!(self.body, closed).load(Ordering::Acquire) > QUEUE_CLOSED
     }
 
     /// Lets nobody begin to put a message any more.
     pub(crate) fn close(&self) {
-        atomic!(self.body, closed).store(1, Ordering::SeqCst);
+        self.end(QUEUE_CLOSED);
+    }
+
+    /// Lets nobody begin to put or get a message any more.
+    pub(super) fn shut_down(&self) {
+        self.end(QUEUE_SHUT_DOWN);
+    }
+
+    fn end(&self, state: u32) {
+        // Only ever up: who closes it later does not open it for those who get.
+        atomic!(self.body, closed).fetch_max(state, Ordering::SeqCst);
         failpoint!("queue.closed");
         wait::publish_all(self.not_empty());
         wait::publish_all(self.not_full());
         wait::publish_all(self.block_free());
+        wait::publish_all(self.all_done());
+    }
+
+    /// The first position at which nothing was put: `tail`, past what producers have not said yet.
+    fn settled_tail(&self) -> u64 {
+        let mut tail = self.tail().load(Ordering::Acquire);
+        for _ in 0..=self.mask {
+            let slot = Slot::unpack(self.slot(tail).load(Ordering::Acquire));
+            let ahead = slot.lap.wrapping_sub(self.lap(tail)) as i32;
+            // What was taken in the meantime was put, too.
+            if !(ahead == 1 || ahead == 0 && matches!(slot.state, SLOT_READY | SLOT_TAKEN)) {
+                break;
+            }
+            tail = tail.wrapping_add(1);
+        }
+        tail
     }
 
     /// Messages in it at this instant, those that wait to be delivered again included.
     pub(crate) fn len(&self) -> usize {
-        let head = self.settled_head();
-        let mut tail = self.tail().load(Ordering::Acquire);
-        // A producer may have died between its commit and moving the tail.
-        for _ in 0..=self.mask {
-            let slot = Slot::unpack(self.slot(tail).load(Ordering::Acquire));
-            if slot.lap != self.lap(tail) || slot.state != SLOT_READY {
+        let mut head = self.settled_head();
+        let mut tail = self.settled_tail();
+        for _ in 0..LOOKS {
+            let now = self.settled_head();
+            if now == head {
+                // Both at the same instant: the one at which the tail was read.
                 break;
             }
-            tail = tail.wrapping_add(1);
+            head = now;
+            tail = self.settled_tail();
         }
         let in_ring = (tail.wrapping_sub(head) as i64).clamp(0, self.capacity as i64) as usize;
         if self.requeue().load(Ordering::Acquire) == self.hints.requeue.load(Ordering::Relaxed) {
@@ -740,7 +782,71 @@ impl Ring {
         let again = |&index: &u32| Block::unpack(self.word(index).load(Ordering::Relaxed)).state == BLOCK_REQUEUE;
         in_ring + (0..self.blocks).filter(again).count()
     }
+
+    /// Messages that were put and not released, whoever has them, and whether that is exact: then there was an instant at which
+    /// so many, or if it is zero, none of all that had ever been put, were not released.
+    ///
+    /// A message moves from a slot to its block and never back, so who looks at the slots first misses none; and those that are
+    /// put by whoever has another one show in the tail.
+    pub(super) fn unreleased(&self) -> (usize, bool) {
+        let mut count = 0;
+        for _ in 0..LOOKS {
+            let first = self.settled_tail();
+            let named = self.named();
+            count = named.iter().map(|bits| bits.count_ones() as usize).sum();
+            for index in 0..self.blocks {
+                // Acquire pairs with the release of whoever released or took it.
+                let block = Block::unpack(self.word(index).load(Ordering::Acquire));
+                let is_out = matches!(block.state, BLOCK_READ | BLOCK_REQUEUE_PENDING | BLOCK_REQUEUE);
+                count += usize::from(is_out && !is_in(&named, index));
+            }
+            if self.settled_tail() == first {
+                return (count, true);
+            }
+        }
+        (count, false)
+    }
+
+    /// Which blocks are named by a slot, one bit each.
+    pub(super) fn named(&self) -> Vec<u64> {
+        let mut named = vec![0u64; (self.blocks as usize).div_ceil(64)];
+        for index in 0..self.slots() {
+            let found = Slot::unpack(self.slot_at(index).load(Ordering::Acquire));
+            if matches!(found.state, SLOT_READY | SLOT_TAKEN) && found.index < self.blocks {
+                named[found.index as usize / 64] |= 1 << (found.index % 64);
+            }
+        }
+        named
+    }
+
+    /// Puts a message that this process has taken back, to be delivered again. False if the block is not this process's.
+    pub(super) fn put_back(&self, claimed: Claimed) -> bool {
+        let back = Block { owner: 0, state: BLOCK_REQUEUE, ..Block::unpack(claimed.word) };
+        let word = self.word(claimed.index);
+        // Release pairs with the acquire in `adopt`.
+        if word.compare_exchange(claimed.word, back.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        failpoint!("queue.put_back");
+        self.requeue().fetch_add(1, Ordering::Release);
+        wait::publish_one(self.not_empty());
+        true
+    }
+
+    /// A block that somebody is reading, and the slot of its reader.
+    pub(super) fn any_reader(&self) -> Option<u32> {
+        let block = |index| Block::unpack(self.word(index).load(Ordering::Relaxed));
+        (0..self.blocks).map(block).find(|block| block.state == BLOCK_READ).map(|block| block.owner)
+    }
 }
+
+/// Whether `index` is in a set of [`Ring::named`].
+pub(super) fn is_in(named: &[u64], index: u32) -> bool {
+    named[index as usize / 64] & 1 << (index % 64) != 0
+}
+
+/// Looks at a length that changes all the time.
+const LOOKS: u32 = 16;
 
 const FREE: Slot = Slot { lap: 0, state: SLOT_FREE, owner: 0, index: 0 };
 
