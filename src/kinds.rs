@@ -51,6 +51,7 @@ const ALL: &[&Kind] = &[
     &crate::channel::pod::KIND,
     &crate::channel::pipe::KIND,
     &crate::channel::connection::KIND,
+    &crate::channel::listener::KIND,
     &crate::process::KIND,
     &crate::pool::KIND,
 ];

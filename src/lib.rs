@@ -9,7 +9,8 @@
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
-//! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
+//! | messages between processes | [`Queue`]; [`JoinableQueue`] to wait until all are done; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
+//! | a connection to a process that is no relative | [`Listener`], [`Client`] |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
 //!
@@ -34,8 +35,8 @@ mod sys;
 
 pub use bytemuck;
 pub use channel::{
-    Connection, Consumer, JoinableQueue, Loan, Message, PodQueue, Producer, Queue, Received, Receiver, Sender, channel,
-    channel_in, pipe,
+    Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
+    Receiver, Sender, Task, channel, channel_in, pipe,
 };
 pub use data::{Array, Value};
 pub use element::Element;

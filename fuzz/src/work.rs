@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Connection, Event, JoinableQueue, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock, Receiver, Segment,
-    Semaphore, Sender, Value, channel::pipe_in,
+    Array, Client, Connection, Event, JoinableQueue, Listener, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock,
+    Receiver, Segment, Semaphore, Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct Opened {
     locks: Option<Queue<Lock>>,
     jobs: Option<JoinableQueue<String>>,
     ends: Option<(Connection, Connection)>,
+    listener: Option<Listener>,
     sender: Option<Sender<[u64; 3]>>,
     receiver: Option<Receiver<[u64; 3]>>,
 }
@@ -51,6 +52,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         locks: Some(segment.queue("locks").capacity(4).create()?),
         jobs: Some(segment.joinable_queue("jobs").capacity(4).tasks(4).create()?),
         ends: Some(pipe_in(segment, true)?),
+        listener: Some(Listener::builder("meeting").segment(segment).backlog(4).bind()?),
         sender: None,
         receiver: None,
     };
@@ -91,6 +93,7 @@ pub fn open(segment: &Segment) -> Opened {
         locks: segment.queue("locks").open().ok(),
         jobs: segment.joinable_queue("jobs").open().ok(),
         ends: pipe_in(segment, true).ok(),
+        listener: Listener::builder("meeting").segment(segment).bind().ok(),
         sender: segment.channel("wire").open_sender().ok(),
         receiver: segment.channel("wire").open_receiver().ok(),
     }
@@ -106,6 +109,11 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     sync(opened);
     data(opened);
     channels(opened);
+    let _ = Client::builder("meeting").segment(segment).timeout(NOW).connect();
+    if let Some(listener) = &opened.listener {
+        let _ = listener.accept_timeout(NOW);
+        listener.close();
+    }
     let _ = fresh(segment);
     let _ = segment.remove("lock");
     let _ = segment.remove("words");

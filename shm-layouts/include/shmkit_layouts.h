@@ -439,8 +439,8 @@ typedef struct shmkit_participant_slot {
     SHMKIT_ATOMIC(uint32_t) generation;
     /* 8: Process id in its own PID namespace. */
     SHMKIT_ATOMIC(uint32_t) pid;
-    /* 12: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved;
+    /* 12: Effective user id. */
+    SHMKIT_ATOMIC(uint32_t) uid;
     /* 16: Inode number of its PID namespace. */
     SHMKIT_ATOMIC(uint64_t) pid_namespace;
     /* 24: Start time of the process in clock ticks since boot. */
@@ -456,8 +456,8 @@ SHMKIT_ASSERT(offsetof(shmkit_participant_slot, generation) == 4, "offset of gen
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->generation) == 4, "size of generation of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, pid) == 8, "offset of pid of shmkit_participant_slot");
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->pid) == 4, "size of pid of shmkit_participant_slot");
-SHMKIT_ASSERT(offsetof(shmkit_participant_slot, reserved) == 12, "offset of reserved of shmkit_participant_slot");
-SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->reserved) == 4, "size of reserved of shmkit_participant_slot");
+SHMKIT_ASSERT(offsetof(shmkit_participant_slot, uid) == 12, "offset of uid of shmkit_participant_slot");
+SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->uid) == 4, "size of uid of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, pid_namespace) == 16, "offset of pid_namespace of shmkit_participant_slot");
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->pid_namespace) == 8, "size of pid_namespace of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, start_time) == 24, "offset of start_time of shmkit_participant_slot");

@@ -24,7 +24,7 @@ use super::ring::{Ring, Spec};
 use crate::error::{ChannelError, Result, corrupt};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, handle_as_value};
-use crate::segment::{Attachment, Extent, Segment, fetch, session};
+use crate::segment::{Attachment, Extent, Peer, Segment, fetch, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::kinds::KIND_CONNECTION;
@@ -245,6 +245,18 @@ impl Connection {
         self.sends.as_ref().or(self.receives.as_ref()).is_some_and(Port::is_deserted)
     }
 
+    /// Who holds the other end. Nobody at this instant if it is under way in a message.
+    pub fn peers(&self) -> Vec<Peer> {
+        let peer = if self.object.reference.role == ROLE_FIRST { ROLE_SECOND } else { ROLE_FIRST };
+        self.object.reference.peers(peer)
+    }
+
+    /// The next message, or `EndOfFile` as soon as `is_over` says that none will come.
+    pub(super) fn recv_unless<T: DeserializeOwned>(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<T> {
+        let port = self.receiver()?;
+        port.receive(port.take_unless(patience, || port.is_deserted() || is_over())?)
+    }
+
     /// Drops this handle. The end is closed when nobody holds it any more, in any process.
     pub fn close(self) {}
 
@@ -257,6 +269,22 @@ impl Connection {
     /// `OutOfMemory`, `TooLarge` for a long message.
     pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
         self.sender()?.put(value, Patience::ENDLESS)
+    }
+
+    /// Sends a value if there is room at once.
+    ///
+    /// # Errors
+    /// `Full`, and as [`Connection::send`].
+    pub fn try_send<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+        self.sender()?.put(value, Patience::None)
+    }
+
+    /// Sends a value, waiting at most for `timeout` while 64 messages are under way.
+    ///
+    /// # Errors
+    /// `Full` when the time is up, and as [`Connection::send`].
+    pub fn send_timeout<T: Serialize + ?Sized>(&self, value: &T, timeout: Duration) -> Result<()> {
+        self.sender()?.put(value, Patience::timeout(timeout))
     }
 
     /// Sends bytes as one message, waiting while 64 messages are under way.

@@ -8,6 +8,8 @@
 //! | [`JoinableQueue`] | the same, each in the queue until it is done | any number of producers and consumers |
 //! | [`Connection`] | serde values or bytes, of any size, both ways | two, each held by any number of processes |
 //!
+//! Unrelated processes meet by name: a [`Listener`] accepts, a [`Client`] connects, both have a [`Connection`].
+//!
 //! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
 //! * `port`: waiting at a ring. `message`, `codec`: how a value lies in a block.
 
@@ -15,7 +17,9 @@ mod codec;
 pub(crate) mod connection;
 mod ends;
 mod family;
+mod handshake;
 pub(crate) mod joinable;
+pub(crate) mod listener;
 mod message;
 pub(crate) mod pipe;
 pub(crate) mod pod;
@@ -27,6 +31,7 @@ mod ring;
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use ends::{Consumer, Producer};
 pub use joinable::{JoinableQueue, Task};
+pub use listener::{Client, ClientBuilder, Listener, ListenerBuilder};
 pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
 pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
 pub use queue::{Message, Queue, QueueOptions};

@@ -251,6 +251,7 @@ impl Attachment {
 
     fn introduce(&self, participant: *const ParticipantSlot, pid: u32) {
         atomic!(participant, pid).store(pid, Ordering::Relaxed);
+        atomic!(participant, uid).store(rustix::process::geteuid().as_raw(), Ordering::Relaxed);
         atomic!(participant, pid_namespace).store(proc::pid_namespace(), Ordering::Relaxed);
         atomic!(participant, start_time).store(proc::start_time(pid).unwrap_or(0), Ordering::Relaxed);
         let name = crate::process::own_name();

@@ -30,7 +30,7 @@ pub(crate) mod wait;
 pub(crate) use attachment::{Attachment, Place, atomic, fetch, floor_char_boundary, locked};
 pub(crate) use heap::Extent;
 pub use object::{At, SharedObject};
-pub use objects::ObjectInfo;
+pub use objects::{ObjectInfo, Peer};
 pub(crate) use recovery::Dead;
 pub(crate) use session::inherit;
 pub use session::{Context, session};
