@@ -267,3 +267,13 @@ fn who_does_not_want_to_wait_for_room_need_not() {
     drop(there);
     assert_eq!(channel_error(here.try_send(&65)), ChannelError::BrokenPipe);
 }
+
+#[test]
+fn sixteen_mebibytes_are_one_message_both_ways() {
+    let segment = Segment::anonymous().unwrap();
+    let (here, there) = pipe_in(&segment, true).unwrap();
+    let bytes: Vec<u8> = (0..16 << 20).map(|number: u32| (number % 251) as u8).collect();
+    here.send_bytes(&bytes).unwrap();
+    there.send_bytes(&there.recv_bytes().unwrap()).unwrap();
+    assert!(here.recv_bytes().unwrap() == bytes, "it is another one");
+}

@@ -471,7 +471,8 @@ fn the_recoverer_killed_at_every_step() {
         ("queue.recover_freed", 1),
         ("queue.recover_hint", 1),
     ];
-    let rows: [(&str, &str, u32, &[(&str, u32)], usize); 10] = [
+    type Row<'a> = (&'a str, &'a str, u32, &'a [(&'a str, u32)], usize);
+    let rows: [Row; 10] = [
         ("get", "queue.taken", 1, taken, 1),
         ("get", "queue.head", 1, taken, 1),
         ("get", "queue.read", 1, taken, 1),
@@ -522,7 +523,7 @@ fn produces_messages(arguments: &[String]) {
     let segment = Segment::open(&arguments[0]).unwrap();
     let messages = segment.queue::<(u64, Vec<u8>)>("messages").open().unwrap();
     let message = |number: u64| {
-        let len = if number % 3 == 0 { 1000 } else { number % 100 };
+        let len = if number.is_multiple_of(3) { 1000 } else { number % 100 };
         (number, vec![number as u8; len as usize])
     };
     for number in (first(arguments)..).step_by(4) {

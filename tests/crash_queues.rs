@@ -6,7 +6,7 @@ mod common;
 use shmkit::{ChannelError, Error, JoinableQueue, Queue, Segment, failpoint};
 use std::thread;
 
-roles!(works, recovers, ends, works_for_ever);
+roles!(puts, drops, works, recovers, ends, works_for_ever);
 
 /// Too long for a block.
 fn long() -> Vec<u32> {
@@ -286,4 +286,75 @@ fn works_for_ever(arguments: &[String]) {
     consumer.get().unwrap();
     common::say("ready");
     common::listen();
+}
+
+/// Puts a message into a queue that must grow for it, and dies at the kill point.
+fn puts(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let queue = segment.queue::<Vec<u32>>("many").open().unwrap();
+    arm(arguments);
+    queue.put(vec![1]).unwrap();
+}
+
+#[test]
+fn a_producer_killed_at_every_step_of_growing() {
+    let recoverers =
+        [None, Some("queue.recover_chunks"), Some("queue.recover_scanned"), Some("recover.before_generation")];
+    for (point, arrives) in [
+        ("queue.chunk_held", false),
+        ("queue.chunk_named", false),
+        ("queue.chunk_committed", false),
+        ("queue.claimed", false),
+        ("queue.ready", true),
+    ] {
+        for recoverer in recoverers {
+            let row = format!("{point}, recoverer at {recoverer:?}");
+            let segment = common::named("growing");
+            let queue = segment.queue::<Vec<u32>>("many").unbounded(1000).create().unwrap();
+            common::start("puts", &[&segment.name, point, "1"]).was_killed();
+            if let Some(point) = recoverer {
+                common::start("recovers", &[&segment.name, point, "1"]).was_killed();
+            }
+            segment.recover();
+            segment.verify().unwrap_or_else(|error| panic!("{row}: {error}"));
+            assert_eq!(queue.len(), usize::from(arrives), "{row}");
+            queue.put_many((0..999).map(|number| vec![number])).unwrap();
+            let got = (0..queue.len()).map(|_| queue.get().unwrap()).skip(usize::from(arrives));
+            assert!(got.eq((0..999).map(|number| vec![number])), "{row}");
+            segment.remove("many").unwrap();
+            drop(queue);
+            segment.verify().unwrap_or_else(|error| panic!("{row}: {error}"));
+            assert_eq!(segment.memory().unwrap().0, 0, "{row}: memory leaked");
+        }
+    }
+}
+
+/// Is the last to drop a queue that has grown, and dies at the kill point.
+fn drops(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let queue = segment.queue::<Vec<u32>>("many").open().unwrap();
+    common::say("ready");
+    common::listen();
+    arm(arguments);
+    drop(queue);
+}
+
+#[test]
+fn who_destroys_a_grown_queue_killed_at_every_step() {
+    for (point, nth) in
+        [("queue.chunk_freed", 1), ("queue.chunk_freed", 3), ("destroy.contents", 1), ("destroy.freed", 1)]
+    {
+        let segment = common::named("grown-drop");
+        let queue = segment.queue::<Vec<u32>>("many").unbounded(2000).create().unwrap();
+        queue.put_many((0..700).map(|number| vec![number])).unwrap();
+        queue.put(long()).unwrap();
+        let mut child = killed(&segment, "drops", point, nth, "drop");
+        segment.remove("many").unwrap();
+        drop(queue);
+        child.tell("go");
+        child.was_killed();
+        segment.recover();
+        segment.verify().unwrap_or_else(|error| panic!("{point}: {error}"));
+        assert_eq!(segment.memory().unwrap().0, 0, "{point}: memory leaked");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-roles!(crawls, produces_and_waits, waits_to_get, waits_to_put, gets_and_keeps);
+roles!(gets_all, grows, crawls, produces_and_waits, waits_to_get, waits_to_put, gets_and_keeps);
 
 const NOW: Duration = Duration::ZERO;
 
@@ -443,4 +443,107 @@ fn the_length_is_never_more_than_there_can_be_nor_less() {
         stop.store(1, Ordering::Relaxed);
     });
     assert_eq!(queue.len(), 10);
+}
+
+// ---- queues that grow --------------------------------------------------------------------------------------------------------
+
+/// Gets numbers until the end, and says how many there were.
+fn gets_all(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let queue = segment.queue::<(u32, Vec<u8>)>("many").open().unwrap();
+    let mut count = 0;
+    for message in queue.iter() {
+        let (number, bytes) = message.unwrap();
+        assert_eq!((number, bytes.len()), (count, count as usize % 400));
+        count += 1;
+    }
+    common::say(&count.to_string());
+}
+
+#[test]
+fn an_unbounded_queue_grows_with_what_is_put() {
+    let segment = common::named("unbounded");
+    let queue = segment.queue::<(u32, Vec<u8>)>("many").unbounded(20_000).create().unwrap();
+    let empty = segment.memory().unwrap().0;
+    for number in 0..5000 {
+        queue.put((number, vec![7; number as usize % 400])).unwrap();
+    }
+    assert_eq!(queue.len(), 5000);
+    let full = segment.memory().unwrap().0;
+    assert!(full > empty + 5000 * 256, "it has grown by what is in it");
+    segment.verify().unwrap();
+    // Another process, which has seen none of it grow.
+    queue.close();
+    let mut child = common::start("gets_all", &[&segment.name]);
+    child.expect("5000");
+    child.succeeded();
+    assert!(queue.is_empty());
+    segment.verify().unwrap();
+    segment.remove("many").unwrap();
+    drop(queue);
+    assert_eq!(segment.memory().unwrap().0, 0, "all it had goes with it");
+}
+
+#[test]
+fn a_queue_that_grows_reuses_what_it_has() {
+    let segment = Segment::anonymous().unwrap();
+    let queue = Queue::<u32>::unbounded_in(&segment).unwrap();
+    assert_eq!(queue.capacity(), 131_071);
+    queue.put_many(0..100).unwrap();
+    let memory = segment.memory().unwrap().0;
+    for number in 100..100_000 {
+        queue.put(number).unwrap();
+        assert_eq!(queue.get().unwrap(), number - 100);
+    }
+    assert_eq!(segment.memory().unwrap().0, memory);
+    assert_eq!(queue.len(), 100);
+}
+
+#[test]
+fn a_queue_that_grows_has_a_limit() {
+    let segment = common::named("limit");
+    let queue = segment.queue::<u32>("few").unbounded(1000).create().unwrap();
+    queue.put_many(0..1000).unwrap();
+    assert!(queue.is_full());
+    assert!(matches!(queue.try_put(1000), Err(Error::Channel(ChannelError::Full { .. }))));
+    assert_eq!(
+        queue.get_many(1000).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>(),
+        Vec::from_iter(0..1000)
+    );
+    // The segment's own limit comes first.
+    let small = Segment::builder().max_size(4 << 20).create(&common::unique("small")).unwrap();
+    let queue = small.queue::<Vec<u8>>("many").unbounded(10_000).create().unwrap();
+    let error = (0..10_000).find_map(|_| queue.put(vec![0; 1000]).err()).unwrap();
+    assert!(matches!(error, Error::Segment(shmkit::SegmentError::OutOfMemory { .. })), "{error}");
+    let len = queue.len();
+    assert!(len > 1000);
+    assert!((0..len).all(|_| queue.get().is_ok()));
+    queue.put(vec![0; 1000]).unwrap();
+    Segment::unlink(small.name().unwrap()).unwrap();
+}
+
+/// Puts five hundred numbers.
+fn grows(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let queue = segment.queue::<u32>("many").open().unwrap();
+    common::say("ready");
+    common::listen();
+    (0..500).for_each(|number| queue.put(number).unwrap());
+}
+
+#[test]
+fn processes_that_grow_a_queue_at_once_share_what_it_grows_by() {
+    let segment = common::named("grow-together");
+    let queue = segment.queue::<u32>("many").unbounded(4000).create().unwrap();
+    let empty = segment.memory().unwrap().0;
+    let mut children: Vec<_> = (0..4).map(|_| common::start("grows", &[&segment.name])).collect();
+    children.iter_mut().for_each(|child| child.expect("ready"));
+    children.iter_mut().for_each(|child| child.tell("go"));
+    children.iter_mut().for_each(common::Child::succeeded);
+    assert_eq!(queue.len(), 2000);
+    segment.verify().unwrap();
+    // 2000 messages are in 8 chunks of 256; one more may have been begun by who saw the last one full.
+    let chunks = (segment.memory().unwrap().0 - empty) / (256 * 256);
+    assert!((8..=12).contains(&chunks), "{chunks}");
+    assert_eq!((0..2000).map(|_| u64::from(queue.get().unwrap())).sum::<u64>(), 4 * (0..500).sum::<u64>());
 }

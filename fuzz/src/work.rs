@@ -27,6 +27,7 @@ pub struct Opened {
     frames: Option<PodQueue<[u64; 8]>>,
     words: Option<Queue<String>>,
     locks: Option<Queue<Lock>>,
+    many: Option<Queue<String>>,
     jobs: Option<JoinableQueue<String>>,
     ends: Option<(Connection, Connection)>,
     listener: Option<Listener>,
@@ -50,6 +51,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         frames: Some(segment.pod_queue("frames").capacity(4).create()?),
         words: Some(segment.queue("words").capacity(8).create()?),
         locks: Some(segment.queue("locks").capacity(4).create()?),
+        many: Some(segment.queue("many").unbounded(300).create()?),
         jobs: Some(segment.joinable_queue("jobs").capacity(4).tasks(4).create()?),
         ends: Some(pipe_in(segment, true)?),
         listener: Some(Listener::builder("meeting").segment(segment).backlog(4).bind()?),
@@ -65,6 +67,9 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         words.put("short".to_owned())?;
         words.put("l".repeat(LONG))?;
         locks.put(Lock::new_in(segment)?)?;
+    }
+    if let Some(many) = &opened.many {
+        many.put("m".to_owned())?;
     }
     if let Some(jobs) = &opened.jobs {
         // One done, one not, one not got.
@@ -91,6 +96,7 @@ pub fn open(segment: &Segment) -> Opened {
         frames: segment.pod_queue("frames").open().ok(),
         words: segment.queue("words").open().ok(),
         locks: segment.queue("locks").open().ok(),
+        many: segment.queue("many").open().ok(),
         jobs: segment.joinable_queue("jobs").open().ok(),
         ends: pipe_in(segment, true).ok(),
         listener: Listener::builder("meeting").segment(segment).bind().ok(),
@@ -204,7 +210,7 @@ fn channels(opened: &Opened) {
             }
         }
     }
-    if let Some(words) = &opened.words {
+    for words in opened.words.iter().chain(&opened.many) {
         let _ = words.try_put("w".repeat(LONG));
         let _ = words.try_put("w".to_owned());
         for _ in 0..=2 * words.capacity() {

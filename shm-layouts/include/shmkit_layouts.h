@@ -665,12 +665,16 @@ typedef struct shmkit_queue_body {
     uint64_t words_offset;
     /* 32: Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block. */
     uint64_t extents_offset;
-    /* 40: Offset of the payloads. Where there are extents, each starts with a `BlockMeta`. */
+    /* 40: Offset of the payloads; 0 where they lie in chunks. Where there are extents, each starts with a `BlockMeta`. */
     uint64_t payload_offset;
     /* 48: `QUEUE_…`. */
     uint32_t flags;
-    /* 52: Zero. */
-    uint32_t reserved0[19];
+    /* 52: Blocks whose payloads lie in one chunk; 0 where there are no chunks. */
+    uint32_t chunk_blocks;
+    /* 56: Offset of the chunks, one `ExtentRef` or 0 each; 0 where there are none. */
+    uint64_t chunks_offset;
+    /* 64: Zero. */
+    uint32_t reserved0[16];
     /* 128: Position of the next message to put. */
     SHMKIT_ATOMIC(uint64_t) tail;
     /* 136: Zero. */
@@ -718,8 +722,12 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, payload_offset) == 40, "offset of payl
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->payload_offset) == 8, "size of payload_offset of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, flags) == 48, "offset of flags of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->flags) == 4, "size of flags of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved0) == 52, "offset of reserved0 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved0) == 76, "size of reserved0 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, chunk_blocks) == 52, "offset of chunk_blocks of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->chunk_blocks) == 4, "size of chunk_blocks of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, chunks_offset) == 56, "offset of chunks_offset of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->chunks_offset) == 8, "size of chunks_offset of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved0) == 64, "offset of reserved0 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved0) == 64, "size of reserved0 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, tail) == 128, "offset of tail of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->tail) == 8, "size of tail of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved1) == 136, "offset of reserved1 of shmkit_queue_body");

@@ -143,12 +143,16 @@ layout! {
         24 => words_offset: u64,
         /// Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block.
         32 => extents_offset: u64,
-        /// Offset of the payloads. Where there are extents, each starts with a `BlockMeta`.
+        /// Offset of the payloads; 0 where they lie in chunks. Where there are extents, each starts with a `BlockMeta`.
         40 => payload_offset: u64,
         /// `QUEUE_…`.
         48 => flags: u32,
+        /// Blocks whose payloads lie in one chunk; 0 where there are no chunks.
+        52 => chunk_blocks: u32,
+        /// Offset of the chunks, one `ExtentRef` or 0 each; 0 where there are none.
+        56 => chunks_offset: u64,
         /// Zero.
-        52 => reserved0: [u32; 19],
+        64 => reserved0: [u32; 16],
         /// Position of the next message to put.
         128 => tail: AtomicU64,
         /// Zero.

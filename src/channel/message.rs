@@ -317,6 +317,7 @@ impl Port {
     }
 
     fn find(&self, claimed: Claimed) -> Result<Found> {
+        self.ring.look(self.attachment(), claimed.index)?;
         let block = self.ring.payload(claimed.index);
         let meta = block.cast::<BlockMeta>().cast_const();
         // Relaxed: the acquire of the ring's slot came first.

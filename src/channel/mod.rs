@@ -11,12 +11,13 @@
 //! Unrelated processes meet by name: a [`Listener`] accepts, a [`Client`] connects, both have a [`Connection`].
 //!
 //! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
-//! * `port`: waiting at a ring. `message`, `codec`: how a value lies in a block.
+//! * `port`: waiting at a ring. `growth`: rings whose payloads come from the heap. `message`, `codec`: how a value lies in a block.
 
 mod codec;
 pub(crate) mod connection;
 mod ends;
 mod family;
+mod growth;
 mod handshake;
 pub(crate) mod joinable;
 pub(crate) mod listener;

@@ -141,6 +141,13 @@ impl Port {
 
     #[cold]
     fn wait_for_block(&self, me: u32, patience: Patience) -> Result<Claimed> {
+        if let Some(growth) = self.ring.growth() {
+            while growth.grow(self.attachment())? {
+                if let Some(claimed) = self.ring.claim(me) {
+                    return Ok(claimed);
+                }
+            }
+        }
         let claimed = self.wait(self.ring.block_free(), patience, || {
             self.check_open()?;
             Ok(self.ring.claim(me))

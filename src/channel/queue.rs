@@ -21,6 +21,8 @@ pub(crate) const KIND: Kind = recovery::kind::<OneRing>(KIND_QUEUE);
 
 /// Messages a queue holds unless told otherwise.
 pub(super) const DEFAULT_CAPACITY: usize = 1024;
+/// Messages a queue without bounds holds: its ring has 2^17 slots.
+const UNBOUNDED: usize = (1 << 17) - 1;
 /// Bytes of a message that lie in its block, unless told otherwise.
 const DEFAULT_INLINE: usize = 256 - HEAD;
 /// Blocks beside the capacity: for messages that are being written or read at this moment.
@@ -66,16 +68,20 @@ pub struct QueueOptions {
     /// Blocks beside the capacity.
     pub(super) loans: u32,
     pub(super) at_most_once: bool,
+    /// Whether payloads are taken from the heap when they are needed.
+    pub(super) grows: bool,
 }
 
 impl QueueOptions {
     pub(super) const fn new(capacity: usize) -> QueueOptions {
-        QueueOptions { capacity, inline: DEFAULT_INLINE, loans: LOANS, at_most_once: false }
+        QueueOptions { capacity, inline: DEFAULT_INLINE, loans: LOANS, at_most_once: false, grows: false }
     }
 
     fn spec(&self) -> Result<Spec> {
         let stride = self.inline.saturating_add(HEAD).checked_next_multiple_of(64).unwrap_or(usize::MAX);
-        Spec::new(u32::try_from(self.capacity).unwrap_or(u32::MAX), self.loans, stride as u64, true, self.at_most_once)
+        let capacity = u32::try_from(self.capacity).unwrap_or(u32::MAX);
+        let spec = Spec::new(capacity, self.loans, stride as u64, true, self.at_most_once)?;
+        Ok(if self.grows { spec.growing() } else { spec })
     }
 
     /// Bytes of the body.
@@ -177,6 +183,25 @@ impl<T> Queue<T> {
         create(segment, None, &QueueOptions::new(capacity), false)
     }
 
+    /// A new one in the session segment that grows as it is filled, up to 131,071 messages: Python's `Queue()`.
+    ///
+    /// It takes 3 MiB at once, and memory for its messages as they come, which it keeps until it is gone. Putting waits only
+    /// at that limit.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `TooManyObjects`.
+    pub fn unbounded() -> Result<Queue<T>> {
+        Queue::unbounded_in(&session()?)
+    }
+
+    /// A new one in `segment` that grows as it is filled: see [`Queue::unbounded`].
+    ///
+    /// # Errors
+    /// As [`Queue::unbounded`].
+    pub fn unbounded_in(segment: &Segment) -> Result<Queue<T>> {
+        create(segment, None, &QueueOptions { grows: true, ..QueueOptions::new(UNBOUNDED) }, false)
+    }
+
     /// A handle that can only put. When every [`Queue`] and every producer is dropped or dead, the queue is at its end for those
     /// who get with a [`Consumer`].
     ///
@@ -256,6 +281,15 @@ impl<T> At<'_, Queue<T>> {
     #[must_use]
     pub fn capacity(mut self, messages: usize) -> Self {
         self.options.capacity = messages;
+        self
+    }
+
+    /// Lets it grow as it is filled, up to `limit` messages, of which there can be some 2^18: 24 bytes of each are taken at once,
+    /// the rest as they come.
+    #[must_use]
+    pub fn unbounded(mut self, limit: usize) -> Self {
+        self.options.capacity = limit;
+        self.options.grows = true;
         self
     }
 

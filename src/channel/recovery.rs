@@ -71,6 +71,7 @@ pub(super) const fn kind<R: Rings>(number: u32) -> Kind {
             for ring in R::rings(attachment, body) {
                 let names = (0..ring.blocks()).filter_map(|index| ring.extent(index));
                 names.map(|name| name.load(Ordering::Acquire)).filter(|&name| name != 0).for_each(&mut *visit);
+                ring.growth().into_iter().flat_map(|growth| growth.names()).for_each(&mut *visit);
             }
         },
         wake: |attachment, body| R::rings(attachment, body).iter().for_each(wake),
@@ -91,6 +92,9 @@ fn wake(ring: &Ring) {
 }
 
 fn recover(attachment: &Attachment, ring: &Ring, dead: Dead) {
+    if let Some(growth) = ring.growth() {
+        growth.recover(attachment, dead.slot);
+    }
     for index in 0..ring.slots() {
         let slot = ring.slot_at(index);
         // Acquire pairs with the consumer's release: its block is in R if the slot is free again.
@@ -162,9 +166,15 @@ fn destroy(attachment: &Attachment, ring: &Ring) -> bool {
     for index in 0..ring.blocks() {
         let block = Block::unpack(ring.word(index).load(Ordering::Acquire));
         if block.state != BLOCK_FREE {
-            handles |= ring.has_extents() && flags(ring, index) & MESSAGE_HANDLES != 0;
+            // Where it cannot be known there may be some.
+            let may_have = ring.look(attachment, index).is_err() || flags(ring, index) & MESSAGE_HANDLES != 0;
+            handles |= ring.has_extents() && may_have;
         }
         ring.free_extent(attachment, index);
+    }
+    for name in ring.growth().into_iter().flat_map(|growth| growth.names()) {
+        attachment.free_extent(name);
+        failpoint!("queue.chunk_freed");
     }
     handles
 }

@@ -24,11 +24,13 @@
 //!
 //! Model: `mcq_rebirth`, `mcq_onepass` (`tests/models`). Recovery is in [`super::recovery`].
 
+use super::growth::{CHUNK_BLOCKS, Growth};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::wait;
 use crate::segment::{Attachment, atomic, fetch};
 use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QUEUE_CLOSED, QUEUE_OPEN, QUEUE_SHUT_DOWN, QueueBody};
 use shmkit_layouts::words::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The most blocks a ring can have: what a slot's index can name.
@@ -43,7 +45,9 @@ const LARGE: u32 = 4096;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spec {
     capacity: u32,
-    blocks: u32,
+    pub(super) blocks: u32,
+    /// Chunks of a queue that grows.
+    pub(super) chunks: u32,
     stride: u32,
     extents: bool,
     flags: u32,
@@ -61,7 +65,14 @@ impl Spec {
         let Ok(stride) = u32::try_from(stride) else {
             return invalid("an element", stride, "it must be below 4 GiB");
         };
-        Ok(Spec { capacity, blocks, stride, extents, flags: if at_most_once { QUEUE_AT_MOST_ONCE } else { 0 } })
+        Ok(Spec {
+            capacity,
+            blocks,
+            chunks: 0,
+            stride,
+            extents,
+            flags: if at_most_once { QUEUE_AT_MOST_ONCE } else { 0 },
+        })
     }
 
     fn ring(&self) -> u32 {
@@ -80,14 +91,21 @@ impl Spec {
         self.words_offset() + u64::from(self.blocks) * 8
     }
 
+    fn chunks_offset(&self) -> u64 {
+        let extents = if self.extents { u64::from(self.blocks) * 8 } else { 0 };
+        self.extents_offset() + extents
+    }
+
     /// Bytes of everything but the payloads. These must be zero before [`Spec::build`].
     pub(crate) fn control(&self) -> u64 {
-        let extents = if self.extents { u64::from(self.blocks) * 8 } else { 0 };
-        (self.extents_offset() + extents).next_multiple_of(PAYLOAD_ALIGN)
+        (self.chunks_offset() + u64::from(self.chunks) * 8).next_multiple_of(PAYLOAD_ALIGN)
     }
 
     /// Bytes of the payloads.
     pub(crate) fn payload(&self) -> u64 {
+        if self.chunks > 0 {
+            return 0;
+        }
         (u64::from(self.blocks) * u64::from(self.stride)).next_multiple_of(PAYLOAD_ALIGN)
     }
 
@@ -106,7 +124,9 @@ impl Spec {
             (&raw mut (*body).slots_offset).write(self.slots_offset());
             (&raw mut (*body).words_offset).write(self.words_offset());
             (&raw mut (*body).extents_offset).write(if self.extents { self.extents_offset() } else { 0 });
-            (&raw mut (*body).payload_offset).write(payload);
+            (&raw mut (*body).payload_offset).write(if self.chunks > 0 { 0 } else { payload });
+            (&raw mut (*body).chunk_blocks).write(if self.chunks > 0 { CHUNK_BLOCKS } else { 0 });
+            (&raw mut (*body).chunks_offset).write(if self.chunks > 0 { self.chunks_offset() } else { 0 });
             (&raw mut (*body).flags).write(self.flags);
         }
         // Generations differ from those of the queue that lay in this entry before: a reference cell that names a block of
@@ -182,7 +202,9 @@ pub(crate) struct Ring {
     words: *const AtomicU64,
     /// Null where messages have no extents.
     extents: *const AtomicU64,
+    /// Null where they lie in chunks.
     payload: *mut u8,
+    growth: Option<Arc<Growth>>,
     stride: usize,
     capacity: u64,
     mask: u64,
@@ -209,7 +231,7 @@ impl Clone for Ring {
             head: AtomicU64::new(self.hints.head.load(Ordering::Relaxed)),
             requeue: AtomicU32::new(self.hints.requeue.load(Ordering::Relaxed)),
         };
-        Ring { hints, ..*self }
+        Ring { hints, growth: self.growth.clone(), ..*self }
     }
 }
 
@@ -247,6 +269,15 @@ impl Ring {
                 None => Err(wrong(at)),
             }
         };
+        let per = fetch!(body, chunk_blocks);
+        let growth = match per {
+            0 => None,
+            _ if !blocks.is_multiple_of(per) => return Err(wrong(u64::from(per))),
+            _ => {
+                let table = part(fetch!(body, chunks_offset), blocks / per, 8, 8)?.cast();
+                Some(Arc::new(Growth::new(table, blocks / per, per, stride)))
+            }
+        };
         Ok(Ring {
             body,
             slots: part(fetch!(body, slots_offset), ring, 8, 8)?.cast(),
@@ -255,7 +286,11 @@ impl Ring {
                 0 => std::ptr::null(),
                 at => part(at, blocks, 8, 8)?.cast(),
             },
-            payload: part(fetch!(body, payload_offset), blocks, u64::from(stride), PAYLOAD_ALIGN)?.cast_mut().cast(),
+            payload: match growth {
+                Some(_) => std::ptr::null_mut(),
+                None => part(fetch!(body, payload_offset), blocks, u64::from(stride), PAYLOAD_ALIGN)?.cast_mut().cast(),
+            },
+            growth,
             stride: stride as usize,
             capacity: u64::from(capacity),
             mask: u64::from(ring) - 1,
@@ -357,11 +392,29 @@ impl Ring {
         (!self.extents.is_null()).then(|| unsafe { &*self.extents.add(index as usize) })
     }
 
-    /// The payload of a block. To be touched by the block's owner only.
+    /// The payload of a block. To be touched by the block's owner only. Where payloads lie in chunks, of a block that this
+    /// process has claimed, or [`looked for`](Ring::look).
     #[inline]
     pub(crate) fn payload(&self, index: u32) -> *mut u8 {
         debug_assert!(index < self.blocks);
-        self.payload.wrapping_add(index as usize * self.stride)
+        match &self.growth {
+            None => self.payload.wrapping_add(index as usize * self.stride),
+            Some(growth) => growth.payload(index, self.stride),
+        }
+    }
+
+    /// Finds out where the payload of a block lies that somebody else has claimed.
+    #[inline]
+    pub(super) fn look(&self, attachment: &Attachment, index: u32) -> Result<()> {
+        match &self.growth {
+            None => Ok(()),
+            Some(growth) => growth.look(attachment, index),
+        }
+    }
+
+    /// What there is of a ring that grows.
+    pub(super) fn growth(&self) -> Option<&Growth> {
+        self.growth.as_deref()
     }
 
     // ---- blocks -----------------------------------------------------------------------------------------------------
@@ -370,8 +423,9 @@ impl Ring {
     #[inline]
     pub(crate) fn claim(&self, me: u32) -> Option<Claimed> {
         let mut index = if self.rotates { self.hints.block.load(Ordering::Relaxed) } else { 0 };
-        for _ in 0..self.blocks {
-            if index >= self.blocks {
+        let blocks = self.growth.as_ref().map_or(self.blocks, |growth| growth.blocks());
+        for _ in 0..blocks {
+            if index >= blocks {
                 index = 0;
             }
             let word = self.word(index);
