@@ -6,7 +6,7 @@ mod common;
 use shmkit::{ChannelError, Error, JoinableQueue, Queue, Segment, failpoint};
 use std::thread;
 
-roles!(puts, drops, works, recovers, ends, works_for_ever);
+roles!(counts, puts, drops, works, recovers, ends, works_for_ever);
 
 /// Too long for a block.
 fn long() -> Vec<u32> {
@@ -357,4 +357,72 @@ fn who_destroys_a_grown_queue_killed_at_every_step() {
         segment.verify().unwrap_or_else(|error| panic!("{point}: {error}"));
         assert_eq!(segment.memory().unwrap().0, 0, "{point}: memory leaked");
     }
+}
+
+// ---- random kills --------------------------------------------------------------------------------------------------------
+
+const JOBS: usize = 60;
+
+/// Counts each job it is given, then is done with it, for ever. Every other one it takes apart first.
+fn counts(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let jobs = segment.joinable_queue::<(u32, Vec<u8>)>("jobs").open().unwrap();
+    let done = segment.array::<u64>("done").open().unwrap();
+    loop {
+        let task = jobs.get_task().unwrap();
+        let number = task.0;
+        if number >= JOBS as u32 {
+            jobs.put((number - JOBS as u32, vec![1; 700])).unwrap();
+        } else {
+            done.fetch_add(number as usize, 1).unwrap();
+        }
+        task.done().unwrap();
+    }
+}
+
+#[test]
+fn random_kills_neither_lose_a_job_nor_end_a_join_too_early() {
+    let seed = std::env::var("SHMKIT_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+    println!("SHMKIT_SEED={seed}");
+    let mut state = seed | 1;
+    let mut random = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let segment = common::named("soak-jobs");
+    let jobs = segment.joinable_queue::<(u32, Vec<u8>)>("jobs").capacity(200).create().unwrap();
+    let done = segment.array::<u64>("done").len(JOBS).create().unwrap();
+    let mut workers: Vec<_> = (0..3).map(|_| common::start("counts", &[&segment.name])).collect();
+    let mut deaths = 0;
+    for round in 1..=30 {
+        jobs.put_many((0..JOBS as u32).map(|number| (number + JOBS as u32 * (number % 2), vec![2; 10]))).unwrap();
+        for _ in 0..random(3) {
+            // In the middle of its work, or before it has any.
+            let left = random(JOBS as u64) as usize;
+            while jobs.unfinished() > left {
+                thread::yield_now();
+            }
+            let victim = random(3) as usize;
+            workers[victim].kill();
+            workers[victim] = common::start("counts", &[&segment.name]);
+            deaths += 1;
+        }
+        jobs.join().unwrap();
+        assert_eq!((jobs.len(), jobs.unfinished()), (0, 0), "round {round}");
+        let counts: Vec<u64> = (0..JOBS).map(|number| done.get(number).unwrap()).collect();
+        assert!(counts.iter().all(|&count| count >= round), "round {round}: joined too early: {counts:?}");
+        let more: u64 = counts.iter().map(|count| count - round).sum();
+        assert!(more <= deaths, "round {round}: {more} jobs were done again after {deaths} deaths");
+    }
+    workers.iter_mut().for_each(common::Child::kill);
+    segment.recover();
+    for name in ["jobs", "done"] {
+        segment.remove(name).unwrap();
+    }
+    drop((jobs, done));
+    segment.verify().unwrap();
+    assert_eq!(segment.memory().unwrap().0, 0);
 }
