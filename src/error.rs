@@ -27,6 +27,9 @@ pub enum Error {
     /// A task of a pool.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// A dict, list or another container.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The operating system refused something it should not refuse.
     #[error(transparent)]
     Os(#[from] SysError),
@@ -263,6 +266,12 @@ pub enum SyncError {
     /// Locked by this thread already.
     #[error("the lock is held by this thread already: waiting for it would never end")]
     Deadlock,
+    /// The barrier is broken, or was while this party waited.
+    #[error("the barrier is broken: {cause}; `reset` makes it whole")]
+    BrokenBarrier {
+        /// Why.
+        cause: &'static str,
+    },
     /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
     #[error("the wait was interrupted by a signal")]
     Interrupted,
@@ -410,6 +419,14 @@ pub enum ProcessError {
         /// The process that started it.
         parent: u32,
     },
+    /// The start method was chosen before.
+    #[error(
+        "the start method is {method} already: it is chosen once for the program; a builder's `start_method` is free"
+    )]
+    MethodFixed {
+        /// The chosen one.
+        method: crate::process::StartMethod,
+    },
     /// It ended, but not with a success.
     #[error("process {name:?} failed: {how}")]
     Failed {
@@ -417,6 +434,42 @@ pub enum ProcessError {
         name: String,
         /// Exit code or signal, and what it said.
         how: String,
+    },
+}
+
+/// Errors of dicts, lists and other containers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A key or value that serde could not write, or bytes it could not read as the type that was asked for.
+    #[error("cannot {action}: {why}")]
+    Codec {
+        /// `"write the key"`, `"write the value"`, `"read the key"` or `"read the value"`.
+        action: &'static str,
+        /// What serde said.
+        why: String,
+    },
+    /// Somebody added or removed elements while one iterated.
+    #[error("the {what} changed its size while it was iterated: iterate over a snapshot instead")]
+    SizeChanged {
+        /// Which container.
+        what: &'static str,
+    },
+    /// A key or value that is too long.
+    #[error("a {what} of {size} bytes is too long: {maximum} is the most")]
+    TooLarge {
+        /// `"key"` or `"value"`.
+        what: &'static str,
+        /// Bytes of it.
+        size: u64,
+        /// The most there can be.
+        maximum: u64,
+    },
+    /// More values with handles in them than a container can keep track of.
+    #[error("a container can hold {maximum} values with handles: use several containers")]
+    TooManyHandles {
+        /// The most there can be.
+        maximum: u32,
     },
 }
 
@@ -435,6 +488,9 @@ pub enum TaskError {
         exit_code: Option<i32>,
         /// The task.
         task: u64,
+        /// The most memory it had, in bytes, if the system said so; what the pool's process had when it started the worker counts,
+        /// too.
+        peak_rss: Option<u64>,
     },
     /// The task panicked.
     #[error("task {task} panicked: {message}")]
@@ -469,6 +525,20 @@ pub enum TaskError {
     /// The pool was neither closed nor terminated.
     #[error("the pool is open: close or terminate it before joining it")]
     PoolOpen,
+    /// The task was cancelled.
+    #[error("task {task} was cancelled")]
+    Cancelled {
+        /// The task.
+        task: u64,
+    },
+    /// The task ran for longer than it was allowed.
+    #[error("task {task} did not end within {limit:?}")]
+    DeadlineExceeded {
+        /// The task.
+        task: u64,
+        /// How long it may run.
+        limit: Duration,
+    },
     /// The result was taken before.
     #[error("the result was taken already: it is given once")]
     Taken,
@@ -526,6 +596,7 @@ impl Error {
                     SyncError::TooManyPermits { .. } => 6,
                     SyncError::Deadlock => 7,
                     SyncError::Interrupted => 8,
+                    SyncError::BrokenBarrier { .. } => 9,
                 }
             }
             Error::Channel(error) => {
@@ -555,6 +626,7 @@ impl Error {
                     ProcessError::TimedOut { .. } => 4,
                     ProcessError::NotChild { .. } => 5,
                     ProcessError::Failed { .. } => 6,
+                    ProcessError::MethodFixed { .. } => 7,
                 }
             }
             Error::Task(error) => {
@@ -567,6 +639,16 @@ impl Error {
                     TaskError::Taken => 6,
                     TaskError::BrokenPool { .. } => 7,
                     TaskError::PoolOpen => 8,
+                    TaskError::Cancelled { .. } => 9,
+                    TaskError::DeadlineExceeded { .. } => 10,
+                }
+            }
+            Error::Data(error) => {
+                800 + match error {
+                    DataError::Codec { .. } => 1,
+                    DataError::SizeChanged { .. } => 2,
+                    DataError::TooLarge { .. } => 3,
+                    DataError::TooManyHandles { .. } => 4,
                 }
             }
             Error::Os(_) => 600,

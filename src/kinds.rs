@@ -1,5 +1,6 @@
 //! The kinds of objects and what recovery does with each: the one place that knows them all.
 
+use crate::error::Result;
 use crate::segment::{Attachment, Dead, Extent};
 pub(crate) use shmkit_layouts::kinds::name;
 
@@ -17,8 +18,10 @@ pub(crate) struct Kind {
     pub extents: fn(&Attachment, &Extent, &mut dyn FnMut(u64)),
     /// Wakes everybody who waits on the object.
     pub wake: fn(&Attachment, &Extent),
-    /// The generation of a message block, for queues.
+    /// The generation of what reference cells call a block of this object: a message's, a value's in a container.
     pub block_generation: fn(&Attachment, &Extent, u32) -> Option<u32>,
+    /// Checks what the object has beside its body, in a segment where nobody is in the middle of something.
+    pub verify: fn(&Attachment, &Extent) -> Result<()>,
 }
 
 impl Kind {
@@ -32,6 +35,7 @@ impl Kind {
             extents: |_, _, _| {},
             wake: |_, _| {},
             block_generation: |_, _, _| None,
+            verify: |_, _| Ok(()),
         }
     }
 }
@@ -44,8 +48,12 @@ const ALL: &[&Kind] = &[
     &crate::sync::semaphore::KIND,
     &crate::sync::event::KIND,
     &crate::sync::permits::KIND,
+    &crate::sync::readers::KIND,
+    &crate::sync::once::KIND,
+    &crate::sync::parties::KIND,
     &crate::data::value::KIND,
     &crate::data::array::KIND,
+    &crate::data::dict::KIND,
     &crate::channel::queue::KIND,
     &crate::channel::joinable::KIND,
     &crate::channel::pod::KIND,

@@ -21,6 +21,8 @@
 #[macro_use]
 #[doc(hidden)]
 pub mod failpoint;
+#[macro_use]
+mod trace;
 
 pub mod channel;
 pub mod data;
@@ -38,16 +40,18 @@ pub use channel::{
     Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
     Receiver, Sender, Task, channel, channel_in, pipe,
 };
-pub use data::{Array, Value};
+pub use data::{Array, Dict, Value};
 pub use element::Element;
-pub use error::{ChannelError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
+pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use pool::{AsyncResult, Pool};
 pub use process::{
     ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,
 };
-pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
+pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session, set_spin_time};
 pub use shmkit_macros::{Element, main};
-pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, PermitSemaphore, RLock, Semaphore};
+pub use sync::{
+    Barrier, BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore,
+};
 pub use sys::SysError;
 
 /// The snippets of the README are tests.

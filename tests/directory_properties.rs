@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use shmkit::{Error, Event, Mutex, Segment, SegmentError, Semaphore};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is done with one of a few names.
@@ -116,15 +117,18 @@ proptest! {
             match step {
                 Step::Create(kind, name) => {
                     let created = create(&segment, kind, &name.to_string());
-                    if names.contains_key(&name) {
-                        let exists = matches!(segment_error(created), SegmentError::ObjectExists { .. });
-                        prop_assert!(exists);
-                    } else {
-                        let handle = created.unwrap();
-                        mark(&handle, next);
-                        names.insert(name, (kind, next));
-                        handles.push((next, handle));
-                        next += 1;
+                    match names.entry(name) {
+                        Entry::Occupied(_) => {
+                            let exists = matches!(segment_error(created), SegmentError::ObjectExists { .. });
+                            prop_assert!(exists);
+                        }
+                        Entry::Vacant(place) => {
+                            let handle = created.unwrap();
+                            mark(&handle, next);
+                            place.insert((kind, next));
+                            handles.push((next, handle));
+                            next += 1;
+                        }
                     }
                 }
                 Step::OpenOrCreate(kind, name) => {

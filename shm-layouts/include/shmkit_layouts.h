@@ -104,6 +104,12 @@
 #define SHMKIT_KIND_POOL UINT32_C(13)
 /* A semaphore whose permits have owners. */
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
+/* A lock for many readers or one writer, with the data it guards. */
+#define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* A barrier. */
+#define SHMKIT_KIND_BARRIER UINT32_C(23)
+/* Something that is done once. */
+#define SHMKIT_KIND_ONCE UINT32_C(24)
 /* A queue of serialised messages that are in it until they are done. */
 #define SHMKIT_KIND_JOINABLE_QUEUE UINT32_C(40)
 /* Where connections are asked for by name. */
@@ -151,10 +157,20 @@
 #define SHMKIT_TASK_RUNNING UINT32_C(2)
 /* Task: its worker died. */
 #define SHMKIT_TASK_LOST UINT32_C(3)
+/* Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over. */
+#define SHMKIT_TASK_CANCELLED UINT32_C(4)
+/* Task: was cancelled and did not end; its worker is being killed and begins nothing else. */
+#define SHMKIT_TASK_CONDEMNED UINT32_C(5)
+/* Task: its worker has the reply in its hands and can no longer be condemned for it. */
+#define SHMKIT_TASK_ENDED UINT32_C(6)
 /* Worker: has not said that it is ready. */
 #define SHMKIT_WORKER_STARTING UINT32_C(0)
 /* Worker: takes tasks. */
 #define SHMKIT_WORKER_READY UINT32_C(1)
+/* Worker: asks to be replaced, and takes tasks until it is. */
+#define SHMKIT_WORKER_LEAVING UINT32_C(2)
+/* Worker: has been replaced and is to end. */
+#define SHMKIT_WORKER_RELEASED UINT32_C(3)
 /* Reference cell: free. */
 #define SHMKIT_CELL_NONE UINT64_C(0)
 /* Reference cell: a process. */
@@ -198,6 +214,24 @@
 #define SHMKIT_TAG_POSTCARD UINT32_C(7)
 /* Message flag: the payload names objects. */
 #define SHMKIT_MESSAGE_HANDLES UINT32_C(1)
+/* Barrier: parties arrive. */
+#define SHMKIT_BARRIER_FILLING UINT32_C(0)
+/* Barrier: all have arrived, its owner runs the action. */
+#define SHMKIT_BARRIER_ACTION UINT32_C(1)
+/* Barrier: passed; those who were in the round leave. */
+#define SHMKIT_BARRIER_DRAINING UINT32_C(2)
+/* Barrier: reset; those who were in the round leave. */
+#define SHMKIT_BARRIER_RESETTING UINT32_C(3)
+/* Barrier: broken; the owner field is `BROKEN_…`. */
+#define SHMKIT_BARRIER_BROKEN UINT32_C(4)
+/* Broken by `abort`. */
+#define SHMKIT_BROKEN_ABORT UINT32_C(0)
+/* Broken by a party that did not wait any longer. */
+#define SHMKIT_BROKEN_TIME_OUT UINT32_C(1)
+/* Broken by an action that failed. */
+#define SHMKIT_BROKEN_ACTION UINT32_C(2)
+/* Broken by the death of a party. */
+#define SHMKIT_BROKEN_DEATH UINT32_C(3)
 /* Role of an ordinary holder. */
 #define SHMKIT_ROLE_USER UINT32_C(0)
 /* Role of a pipe's sending end, of a connection's first end, and of a queue's producer. */
@@ -248,6 +282,20 @@
 #define SHMKIT_TASK_OWNER_MASK UINT64_C(0xfff)
 #define SHMKIT_TASK_GENERATION_SHIFT 32
 #define SHMKIT_TASK_GENERATION_MASK UINT64_C(0xffffffff)
+
+/* BarrierState: State of a barrier. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_BARRIER_STATE_PHASE_SHIFT 0
+#define SHMKIT_BARRIER_STATE_PHASE_MASK UINT64_C(0xf)
+#define SHMKIT_BARRIER_STATE_OWNER_SHIFT 4
+#define SHMKIT_BARRIER_STATE_OWNER_MASK UINT64_C(0xfff)
+#define SHMKIT_BARRIER_STATE_ROUND_SHIFT 32
+#define SHMKIT_BARRIER_STATE_ROUND_MASK UINT64_C(0xffffffff)
+
+/* Arrival: One party at a barrier. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_ARRIVAL_TOKEN_SHIFT 0
+#define SHMKIT_ARRIVAL_TOKEN_MASK UINT64_C(0xffffffff)
+#define SHMKIT_ARRIVAL_ROUND_SHIFT 32
+#define SHMKIT_ARRIVAL_ROUND_MASK UINT64_C(0xffffffff)
 
 /* Unit: A heap unit's word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_UNIT_LEN_SHIFT 0
@@ -591,6 +639,54 @@ SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->thread) == 8, "size of thread of 
 SHMKIT_ASSERT(offsetof(shmkit_rlock_body, reserved) == 16, "offset of reserved of shmkit_rlock_body");
 SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->reserved) == 48, "size of reserved of shmkit_rlock_body");
 
+/* Lock for many readers or one writer. Its data are at byte 192 of the body. */
+typedef struct shmkit_rw_lock_body {
+    /* 0: Mutex word of the writers. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: Wait word of the readers: the writer has left. */
+    SHMKIT_ATOMIC(uint32_t) released;
+    /* 8: Wait word of the writer that has the lock word: a reader has left. */
+    SHMKIT_ATOMIC(uint32_t) drained;
+    /* 12: Slots from this one on have never had readers. Grows only. */
+    SHMKIT_ATOMIC(uint32_t) high;
+    /* 16: Offset of the counts from the start of this struct, behind the data. */
+    uint64_t readers_offset;
+    /* 24: Counts: one for each slot of the registry. */
+    uint32_t readers;
+    /* 28: Zero. */
+    uint32_t reserved[9];
+} shmkit_rw_lock_body;
+SHMKIT_ASSERT(sizeof(shmkit_rw_lock_body) == 64, "size of shmkit_rw_lock_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_rw_lock_body) == 64, "alignment of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, word) == 0, "offset of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->word) == 4, "size of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, released) == 4, "offset of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->released) == 4, "size of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, drained) == 8, "offset of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->drained) == 4, "size of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, high) == 12, "offset of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->high) == 4, "size of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers_offset) == 16, "offset of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers_offset) == 8, "size of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers) == 24, "offset of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers) == 4, "size of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, reserved) == 28, "offset of reserved of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->reserved) == 36, "size of reserved of shmkit_rw_lock_body");
+
+/* How many readers the process in one slot has. On a line of its own: written by that process and by its recovery only. */
+typedef struct shmkit_reader_count {
+    /* 0: The count in the low half, the process's token in the high half; void unless the token is the slot's present one. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_reader_count;
+SHMKIT_ASSERT(sizeof(shmkit_reader_count) == 64, "size of shmkit_reader_count");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_reader_count) == 64, "alignment of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, word) == 0, "offset of word of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->word) == 8, "size of word of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, reserved) == 8, "offset of reserved of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->reserved) == 56, "size of reserved of shmkit_reader_count");
+
 /* Counting semaphore. */
 typedef struct shmkit_semaphore_body {
     /* 0: Permits left. */
@@ -649,6 +745,54 @@ SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->event) == 4, "size of event of 
 SHMKIT_ASSERT(offsetof(shmkit_permits_body, reserved) == 8, "offset of reserved of shmkit_permits_body");
 SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->reserved) == 56, "size of reserved of shmkit_permits_body");
 
+/* Something that is done once. */
+typedef struct shmkit_once_body {
+    /* 0: Mutex word of who does it. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: 1 when it is done. */
+    SHMKIT_ATOMIC(uint32_t) done;
+    /* 8: Wait word: it is done. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_once_body;
+SHMKIT_ASSERT(sizeof(shmkit_once_body) == 64, "size of shmkit_once_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_once_body) == 64, "alignment of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, word) == 0, "offset of word of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->word) == 4, "size of word of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, done) == 4, "offset of done of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->done) == 4, "size of done of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, event) == 8, "offset of event of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
+
+/* Barrier. The arrival words (`Arrival`), one for each party, are at byte 192 of the body. */
+typedef struct shmkit_barrier_body {
+    /* 0: Round and phase: `BarrierState`. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) state;
+    /* 8: Wait word: the state changed, or an arrival word is free. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: How many parties there are. */
+    uint32_t parties;
+    /* 16: How long a party waits unless it says otherwise, in nanoseconds; 0 for ever. */
+    uint64_t timeout_ns;
+    /* 24: Zero. */
+    uint64_t reserved[5];
+} shmkit_barrier_body;
+SHMKIT_ASSERT(sizeof(shmkit_barrier_body) == 64, "size of shmkit_barrier_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_barrier_body) == 64, "alignment of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, state) == 0, "offset of state of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->state) == 8, "size of state of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, event) == 8, "offset of event of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->event) == 4, "size of event of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, parties) == 12, "offset of parties of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->parties) == 4, "size of parties of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, timeout_ns) == 16, "offset of timeout_ns of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->timeout_ns) == 8, "size of timeout_ns of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, reserved) == 24, "offset of reserved of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->reserved) == 40, "size of reserved of shmkit_barrier_body");
+
 /* Bounded queue for many producers and consumers: an index ring over a pool of owned blocks. */
 typedef struct shmkit_queue_body {
     /* 0: Messages it can hold. */
@@ -659,7 +803,7 @@ typedef struct shmkit_queue_body {
     uint32_t blocks;
     /* 12: Bytes from one block's payload to the next. */
     uint32_t stride;
-    /* 16: Offset of the ring's slots from the start of this struct. */
+    /* 16: Offset of the ring's slots from the start of this struct. Position p has slot s(p mod `ring`), where s swaps the bits 0 to 2 with the bits 3 to 5. */
     uint64_t slots_offset;
     /* 24: Offset of the block words. */
     uint64_t words_offset;
@@ -999,8 +1143,12 @@ typedef struct shmkit_pool_worker {
     SHMKIT_ATOMIC(uint32_t) state;
     /* 8: Tasks it has ended. */
     SHMKIT_ATOMIC(uint64_t) done;
-    /* 16: Zero. */
-    SHMKIT_ATOMIC(uint64_t) reserved[6];
+    /* 16: When the task it runs must have ended, on the monotonic clock in nanoseconds. */
+    SHMKIT_ATOMIC(uint64_t) deadline;
+    /* 24: The task it runs, if that has a deadline: generation (32 bits) and word plus one (32 bits); else 0. */
+    SHMKIT_ATOMIC(uint64_t) current;
+    /* 32: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[4];
 } shmkit_pool_worker;
 SHMKIT_ASSERT(sizeof(shmkit_pool_worker) == 64, "size of shmkit_pool_worker");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_worker) == 64, "alignment of shmkit_pool_worker");
@@ -1010,7 +1158,11 @@ SHMKIT_ASSERT(offsetof(shmkit_pool_worker, state) == 4, "offset of state of shmk
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->state) == 4, "size of state of shmkit_pool_worker");
 SHMKIT_ASSERT(offsetof(shmkit_pool_worker, done) == 8, "offset of done of shmkit_pool_worker");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->done) == 8, "size of done of shmkit_pool_worker");
-SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 16, "offset of reserved of shmkit_pool_worker");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 48, "size of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, deadline) == 16, "offset of deadline of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->deadline) == 8, "size of deadline of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, current) == 24, "offset of current of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->current) == 8, "size of current of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 32, "offset of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 32, "size of reserved of shmkit_pool_worker");
 
 #endif

@@ -60,6 +60,25 @@ pub const WORDS: &[Word] = &[
         ],
     },
     Word {
+        name: "BarrierState",
+        doc: "State of a barrier.",
+        bits: 64,
+        fields: &[
+            field("phase", 0, 4, "`BARRIER_…`."),
+            field("owner", 4, 12, "Slot of who runs the action; `BROKEN_…` of a broken one; 0 otherwise."),
+            field("round", 32, 32, "Goes up with every round, passed or reset."),
+        ],
+    },
+    Word {
+        name: "Arrival",
+        doc: "One party at a barrier.",
+        bits: 64,
+        fields: &[
+            field("token", 0, 32, "The participant's token; 0 if it has left, or nobody came."),
+            field("round", 32, 32, "The round in which it came, or in which the word was used last."),
+        ],
+    },
+    Word {
         name: "Unit",
         doc: "A heap unit's word.",
         bits: 64,
@@ -113,13 +132,64 @@ pub const WORDS: &[Word] = &[
             field("generation", 32, 32, "Goes up with every loan."),
         ],
     },
+    Word {
+        name: "Piece",
+        doc: "The first word of an arena's block.",
+        bits: 64,
+        fields: &[
+            field("state", 0, 2, "`PIECE_…`."),
+            field("anchored", 2, 1, "1 if the block keeps objects alive through an anchor."),
+            field("class", 4, 6, "Class of its size, or `ARENA_LARGE`."),
+            field("owner", 12, 12, "Slot of the holder; 0 unless `PIECE_HELD`."),
+            field("generation", 24, 40, "A new one whenever the block is freed."),
+        ],
+    },
+    Word {
+        name: "Link",
+        doc: "Names a block of an arena; 0 for none.",
+        bits: 64,
+        fields: &[
+            field("place", 0, 36, "Bytes from the start of the segment, divided by 16."),
+            field("generation", 36, 28, "Low bits of the block's generation."),
+        ],
+    },
+    Word {
+        name: "NodeInfo",
+        doc: "What a node holds.",
+        bits: 64,
+        fields: &[
+            field("value_len", 0, 32, "Bytes of the value."),
+            field("key_len", 32, 24, "Bytes of the key; 0 in a list."),
+            field("key_tag", 56, 4, "`TAG_…` of the key."),
+            field("value_tag", 60, 4, "`TAG_…` of the value."),
+        ],
+    },
+    Word {
+        name: "IndexSlot",
+        doc: "A slot of a dict's index; 0 while it is empty. Written once.",
+        bits: 64,
+        fields: &[
+            field("entry_plus_1", 0, 32, "Number of the entry, plus 1."),
+            field("hash", 32, 32, "Hash of the entry's key."),
+        ],
+    },
+    Word {
+        name: "Anchor",
+        doc: "What a block is known by in the reference cells of the objects it keeps alive; 0 while it is free.",
+        bits: 64,
+        fields: &[
+            field("place", 0, 36, "The block's place, as in its links."),
+            field("generation", 40, 24, "Low bits of the block's generation."),
+        ],
+    },
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::words::{
-        Block, Cell, Entry, ExtentRef, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Slot, Task, Token, Unit,
+        Anchor, Arrival, BarrierState, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER,
+        MUTEX_RECOVER, NodeInfo, Piece, Slot, Task, Token, Unit,
     };
 
     fn mask(word: &str, field: &str) -> u64 {
@@ -160,6 +230,15 @@ mod tests {
         assert_eq!(Task { owner: ONES, ..task }.pack(), mask("Task", "owner"));
         assert_eq!(Task { generation: ONES, ..task }.pack(), mask("Task", "generation"));
 
+        let state = BarrierState::unpack(0);
+        assert_eq!(BarrierState { phase: ONES, ..state }.pack(), mask("BarrierState", "phase"));
+        assert_eq!(BarrierState { owner: ONES, ..state }.pack(), mask("BarrierState", "owner"));
+        assert_eq!(BarrierState { round: ONES, ..state }.pack(), mask("BarrierState", "round"));
+
+        let arrival = Arrival::unpack(0);
+        assert_eq!(Arrival { token: ONES, ..arrival }.pack(), mask("Arrival", "token"));
+        assert_eq!(Arrival { round: ONES, ..arrival }.pack(), mask("Arrival", "round"));
+
         let unit = Unit::unpack(0);
         assert_eq!(Unit { len: ONES, ..unit }.pack(), mask("Unit", "len"));
         assert_eq!(Unit { state: u64::MAX, ..unit }.pack(), mask("Unit", "state"));
@@ -189,6 +268,31 @@ mod tests {
         assert_eq!(Block { state: u64::MAX, ..block }.pack(), mask("Block", "state"));
         assert_eq!(Block { owner: ONES, ..block }.pack(), mask("Block", "owner"));
         assert_eq!(Block { generation: ONES, ..block }.pack(), mask("Block", "generation"));
+
+        let piece = Piece::unpack(0);
+        assert_eq!(Piece { state: u64::MAX, ..piece }.pack(), mask("Piece", "state"));
+        assert_eq!(Piece { anchored: u64::MAX, ..piece }.pack(), mask("Piece", "anchored"));
+        assert_eq!(Piece { class: ONES, ..piece }.pack(), mask("Piece", "class"));
+        assert_eq!(Piece { owner: ONES, ..piece }.pack(), mask("Piece", "owner"));
+        assert_eq!(Piece { generation: u64::MAX, ..piece }.pack(), mask("Piece", "generation"));
+
+        let link = Link::unpack(0);
+        assert_eq!(Link { place: u64::MAX, ..link }.pack(), mask("Link", "place"));
+        assert_eq!(Link { generation: u64::MAX, ..link }.pack(), mask("Link", "generation"));
+
+        let info = NodeInfo::unpack(0);
+        assert_eq!(NodeInfo { value_len: ONES, ..info }.pack(), mask("NodeInfo", "value_len"));
+        assert_eq!(NodeInfo { key_len: ONES, ..info }.pack(), mask("NodeInfo", "key_len"));
+        assert_eq!(NodeInfo { key_tag: ONES, ..info }.pack(), mask("NodeInfo", "key_tag"));
+        assert_eq!(NodeInfo { value_tag: ONES, ..info }.pack(), mask("NodeInfo", "value_tag"));
+
+        let all = IndexSlot::unpack(u64::MAX).expect("not 0");
+        assert_eq!(u64::from(all.entry) + 1, mask("IndexSlot", "entry_plus_1"));
+        assert_eq!(u64::from(all.hash) << 32, mask("IndexSlot", "hash"));
+
+        let anchor = Anchor::unpack(0);
+        assert_eq!(Anchor { place: u64::MAX, ..anchor }.pack(), mask("Anchor", "place"));
+        assert_eq!(Anchor { generation: ONES, ..anchor }.pack(), mask("Anchor", "generation"));
     }
 
     /// No field of a word is missing in the table.
@@ -200,10 +304,16 @@ mod tests {
         };
         assert_eq!(Entry::unpack(u64::MAX).pack(), all("Entry"));
         assert_eq!(Task::unpack(u64::MAX).pack(), all("Task"));
+        assert_eq!(BarrierState::unpack(u64::MAX).pack(), all("BarrierState"));
+        assert_eq!(Arrival::unpack(u64::MAX).pack(), all("Arrival"));
         assert_eq!(Unit::unpack(u64::MAX).pack(), all("Unit"));
         assert_eq!(Cell::unpack(u64::MAX).pack(), all("Cell"));
         assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
         assert_eq!(Block::unpack(u64::MAX).pack(), all("Block"));
+        assert_eq!(Piece::unpack(u64::MAX).pack(), all("Piece"));
+        assert_eq!(Link::unpack(u64::MAX).pack(), all("Link"));
+        assert_eq!(NodeInfo::unpack(u64::MAX).pack(), all("NodeInfo"));
+        assert_eq!(Anchor::unpack(u64::MAX).pack(), all("Anchor"));
     }
 
     #[test]
@@ -213,15 +323,22 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             assert_eq!(Entry::unpack(Entry::unpack(seed).pack()), Entry::unpack(seed));
             assert_eq!(Task::unpack(Task::unpack(seed).pack()), Task::unpack(seed));
+            assert_eq!(BarrierState::unpack(BarrierState::unpack(seed).pack()), BarrierState::unpack(seed));
+            assert_eq!(Arrival::unpack(seed).pack(), seed);
             assert_eq!(Unit::unpack(Unit::unpack(seed).pack()), Unit::unpack(seed));
             assert_eq!(Cell::unpack(Cell::unpack(seed).pack()), Cell::unpack(seed));
             assert_eq!(Slot::unpack(Slot::unpack(seed).pack()), Slot::unpack(seed));
             assert_eq!(Block::unpack(Block::unpack(seed).pack()), Block::unpack(seed));
+            assert_eq!(Piece::unpack(Piece::unpack(seed).pack()), Piece::unpack(seed));
+            assert_eq!(Anchor::unpack(Anchor::unpack(seed).pack()), Anchor::unpack(seed));
             // These leave no bit out.
             assert_eq!(Unit::unpack(seed).pack(), seed);
             assert_eq!(Cell::unpack(seed).pack(), seed);
             assert_eq!(Slot::unpack(seed).pack(), seed);
             assert_eq!(Block::unpack(seed).pack(), seed);
+            assert_eq!(Link::unpack(seed).pack(), seed);
+            assert_eq!(NodeInfo::unpack(seed).pack(), seed);
+            assert_eq!(IndexSlot::unpack(seed).map_or(seed, IndexSlot::pack), seed);
             if let Some(extent) = ExtentRef::unpack(seed) {
                 assert_eq!(ExtentRef::unpack(extent.pack()), Some(extent));
             }

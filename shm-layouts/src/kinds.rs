@@ -29,6 +29,24 @@ constants! { CONSTANTS:
     KIND_POOL: u32 = 13;
     /// A semaphore whose permits have owners.
     KIND_PERMITS: u32 = 20;
+    /// A lock for many readers or one writer, with the data it guards.
+    KIND_RWLOCK: u32 = 21;
+    /// A barrier.
+    KIND_BARRIER: u32 = 23;
+    /// Something that is done once.
+    KIND_ONCE: u32 = 24;
+    /// A dict.
+    KIND_DICT: u32 = 32;
+    /// A list.
+    KIND_LIST: u32 = 33;
+    /// A dict in parts, for many writers.
+    KIND_SHARDED_DICT: u32 = 34;
+    /// Named values of any types: a dict with names as keys.
+    KIND_NAMESPACE: u32 = 35;
+    /// A counter in stripes.
+    KIND_COUNTER: u32 = 36;
+    /// Text, bytes or elements that never change.
+    KIND_FROZEN: u32 = 37;
     /// A queue of serialised messages that are in it until they are done.
     KIND_JOINABLE_QUEUE: u32 = 40;
     /// Where connections are asked for by name.
@@ -52,6 +70,15 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_SPAWN => "spawn record",
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
+        KIND_RWLOCK => "rwlock",
+        KIND_BARRIER => "barrier",
+        KIND_ONCE => "once",
+        KIND_DICT => "dict",
+        KIND_LIST => "list",
+        KIND_SHARDED_DICT => "sharded dict",
+        KIND_NAMESPACE => "namespace",
+        KIND_COUNTER => "counter",
+        KIND_FROZEN => "frozen value",
         KIND_JOINABLE_QUEUE => "joinable queue",
         KIND_LISTENER => "listener",
         _ => "unknown",

@@ -12,6 +12,7 @@
 mod layout;
 
 pub mod bits;
+pub mod containers;
 pub mod kinds;
 pub mod objects;
 pub mod reflect;

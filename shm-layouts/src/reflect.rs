@@ -85,9 +85,13 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::ObjectHeader::REFLECT,
     crate::objects::MutexBody::REFLECT,
     crate::objects::RLockBody::REFLECT,
+    crate::objects::RwLockBody::REFLECT,
+    crate::objects::ReaderCount::REFLECT,
     crate::objects::SemaphoreBody::REFLECT,
     crate::objects::EventBody::REFLECT,
     crate::objects::PermitsBody::REFLECT,
+    crate::objects::OnceBody::REFLECT,
+    crate::objects::BarrierBody::REFLECT,
     crate::objects::QueueBody::REFLECT,
     crate::objects::BlockMeta::REFLECT,
     crate::objects::ConnectionBody::REFLECT,
@@ -95,14 +99,33 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::PipeBody::REFLECT,
     crate::objects::ValueBody::REFLECT,
     crate::objects::ArrayBody::REFLECT,
+    crate::containers::ArenaBody::REFLECT,
+    crate::containers::SlabHeader::REFLECT,
+    crate::containers::BundleHeader::REFLECT,
+    crate::containers::NodeHeader::REFLECT,
+    crate::containers::DictBody::REFLECT,
+    crate::containers::TableHeader::REFLECT,
+    crate::containers::DictEntry::REFLECT,
+    crate::containers::ListBody::REFLECT,
+    crate::containers::DirectoryHeader::REFLECT,
+    crate::containers::ChunkHeader::REFLECT,
+    crate::containers::ShardedBody::REFLECT,
+    crate::containers::CounterBody::REFLECT,
+    crate::containers::CounterStripe::REFLECT,
+    crate::containers::FrozenBody::REFLECT,
     crate::objects::SpawnBody::REFLECT,
     crate::objects::PoolBody::REFLECT,
     crate::objects::PoolWorker::REFLECT,
 ];
 
 /// Every group of constants, in the order of SPEC.md.
-pub const CONSTANTS: &[&[Constant]] =
-    &[crate::segment::CONSTANTS, crate::kinds::CONSTANTS, crate::words::CONSTANTS, crate::objects::CONSTANTS];
+pub const CONSTANTS: &[&[Constant]] = &[
+    crate::segment::CONSTANTS,
+    crate::kinds::CONSTANTS,
+    crate::words::CONSTANTS,
+    crate::objects::CONSTANTS,
+    crate::containers::CONSTANTS,
+];
 
 /// Every packed word, in the order of SPEC.md.
 pub const WORDS: &[Word] = crate::bits::WORDS;

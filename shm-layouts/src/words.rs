@@ -45,10 +45,28 @@ constants! { CONSTANTS:
     TASK_RUNNING: u32 = 2;
     /// Task: its worker died.
     TASK_LOST: u32 = 3;
+    /// Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over.
+    TASK_CANCELLED: u32 = 4;
+    /// Task: was cancelled and did not end; its worker is being killed and begins nothing else.
+    TASK_CONDEMNED: u32 = 5;
+    /// Task: its worker has the reply in its hands and can no longer be condemned for it.
+    TASK_ENDED: u32 = 6;
     /// Worker: has not said that it is ready.
     WORKER_STARTING: u32 = 0;
     /// Worker: takes tasks.
     WORKER_READY: u32 = 1;
+    /// Piece: free.
+    PIECE_FREE: u64 = 0;
+    /// Piece: held by a process, named by nothing.
+    PIECE_HELD: u64 = 1;
+    /// Piece: part of the container.
+    PIECE_COMMITTED: u64 = 2;
+    /// Link of a dict's entry: deleted.
+    LINK_DELETED: u64 = 1 << 36;
+    /// Worker: asks to be replaced, and takes tasks until it is.
+    WORKER_LEAVING: u32 = 2;
+    /// Worker: has been replaced and is to end.
+    WORKER_RELEASED: u32 = 3;
     /// Reference cell: free.
     CELL_NONE: u64 = 0;
     /// Reference cell: a process.
@@ -123,6 +141,48 @@ impl Task {
     /// Packs it.
     pub const fn pack(self) -> u64 {
         (self.generation as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.state & 0xF) as u64
+    }
+}
+
+/// State of a barrier: `round:32 | unused:16 | own:12 | phase:4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BarrierState {
+    /// `BARRIER_…`.
+    pub phase: u32,
+    /// Slot of who runs the action, or why it is broken; 0 otherwise.
+    pub owner: u32,
+    /// Which round it is.
+    pub round: u32,
+}
+
+impl BarrierState {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> BarrierState {
+        BarrierState { phase: (word & 0xF) as u32, owner: ((word >> 4) & 0xFFF) as u32, round: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.round as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.phase & 0xF) as u64
+    }
+}
+
+/// One party at a barrier: `round:32 | token:32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The participant's token; 0 if it has left, or nobody came.
+    pub token: u32,
+    /// The round in which it came, or in which the word was used last.
+    pub round: u32,
+}
+
+impl Arrival {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Arrival {
+        Arrival { token: word as u32, round: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.round as u64) << 32 | self.token as u64
     }
 }
 
@@ -280,5 +340,149 @@ impl Block {
             | ((self.owner & 0xFFF) as u64) << 20
             | (self.state & 0xF) << 16
             | (self.deliveries & 0xFFFF) as u64
+    }
+}
+
+/// The first word of an arena's block: `generation:40 | own:12 | unused:2 | class:6 | unused:1 | anchored:1 | st:2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// A new one whenever the block is freed.
+    pub generation: u64,
+    /// Slot of the holder; 0 unless `PIECE_HELD`.
+    pub owner: u32,
+    /// Class of its size, or `ARENA_LARGE`.
+    pub class: u32,
+    /// 1 if the block keeps objects alive through an anchor.
+    pub anchored: u64,
+    /// `PIECE_…`.
+    pub state: u64,
+}
+
+impl Piece {
+    /// Unpacks a word.
+    #[inline]
+    pub const fn unpack(word: u64) -> Piece {
+        Piece {
+            state: word & 3,
+            anchored: (word >> 2) & 1,
+            class: ((word >> 4) & 0x3F) as u32,
+            owner: ((word >> 12) & 0xFFF) as u32,
+            generation: word >> 24,
+        }
+    }
+    /// Packs it.
+    #[inline]
+    pub const fn pack(self) -> u64 {
+        (self.state & 3)
+            | (self.anchored & 1) << 2
+            | ((self.class & 0x3F) as u64) << 4
+            | ((self.owner & 0xFFF) as u64) << 12
+            | (self.generation & 0xFF_FFFF_FFFF) << 24
+    }
+}
+
+/// Names a block of an arena: `generation:28 | place:36`, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Bytes from the start of the segment, divided by 16.
+    pub place: u64,
+    /// Low bits of the block's generation.
+    pub generation: u64,
+}
+
+impl Link {
+    /// The bits of a generation that a link has.
+    pub const GENERATION: u64 = (1 << 28) - 1;
+    /// Unpacks a word.
+    #[inline]
+    pub const fn unpack(word: u64) -> Link {
+        Link { place: word & 0xF_FFFF_FFFF, generation: word >> 36 }
+    }
+    /// Packs it.
+    #[inline]
+    pub const fn pack(self) -> u64 {
+        (self.place & 0xF_FFFF_FFFF) | (self.generation & Link::GENERATION) << 36
+    }
+}
+
+/// What a node holds: `value_tag:4 | key_tag:4 | key_len:24 | value_len:32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Bytes of the value.
+    pub value_len: u32,
+    /// Bytes of the key; 0 in a list.
+    pub key_len: u32,
+    /// `TAG_…` of the key.
+    pub key_tag: u32,
+    /// `TAG_…` of the value.
+    pub value_tag: u32,
+}
+
+impl NodeInfo {
+    /// The longest key in bytes.
+    pub const MAX_KEY: u64 = (1 << 24) - 1;
+    /// Unpacks a word.
+    #[inline]
+    pub const fn unpack(word: u64) -> NodeInfo {
+        NodeInfo {
+            value_len: word as u32,
+            key_len: ((word >> 32) & 0xFF_FFFF) as u32,
+            key_tag: ((word >> 56) & 0xF) as u32,
+            value_tag: (word >> 60) as u32,
+        }
+    }
+    /// Packs it.
+    #[inline]
+    pub const fn pack(self) -> u64 {
+        (self.value_len as u64)
+            | ((self.key_len & 0xFF_FFFF) as u64) << 32
+            | ((self.key_tag & 0xF) as u64) << 56
+            | ((self.value_tag & 0xF) as u64) << 60
+    }
+}
+
+/// A slot of a dict's index: `hash:32 | entry + 1:32`, 0 while it is empty. Written once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexSlot {
+    /// Number of the entry.
+    pub entry: u32,
+    /// Hash of its key.
+    pub hash: u32,
+}
+
+impl IndexSlot {
+    /// Unpacks a word; `None` for an empty slot.
+    #[inline]
+    pub const fn unpack(word: u64) -> Option<IndexSlot> {
+        match (word as u32).checked_sub(1) {
+            Some(entry) => Some(IndexSlot { entry, hash: (word >> 32) as u32 }),
+            None => None,
+        }
+    }
+    /// Packs it.
+    #[inline]
+    pub const fn pack(self) -> u64 {
+        (self.entry as u64 + 1) | (self.hash as u64) << 32
+    }
+}
+
+/// An anchor: what a block that keeps objects alive is known by in their reference cells: `generation:24 | unused:4 | place:36`,
+/// 0 while it is free. Its number is the cell's `id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// The block's place, as in its links.
+    pub place: u64,
+    /// Low bits of the block's generation.
+    pub generation: u32,
+}
+
+impl Anchor {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Anchor {
+        Anchor { place: word & 0xF_FFFF_FFFF, generation: (word >> 40) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.place & 0xF_FFFF_FFFF) | ((self.generation & 0xFF_FFFF) as u64) << 40
     }
 }

@@ -12,7 +12,7 @@ type Inner<F> = postcard::Serializer<F>;
 type Written<T> = Result<T, postcard::Error>;
 
 /// Writes `value` to `output`; gives the message's tag.
-pub(super) fn encode<T: Serialize + ?Sized, F: postcard::ser_flavors::Flavor>(
+pub(crate) fn encode<T: Serialize + ?Sized, F: postcard::ser_flavors::Flavor>(
     value: &T,
     output: F,
 ) -> Result<(u32, F), String> {
@@ -24,7 +24,7 @@ pub(super) fn encode<T: Serialize + ?Sized, F: postcard::ser_flavors::Flavor>(
 }
 
 /// Reads a value from a message.
-pub(super) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
     let number = || bytes.try_into().map_err(|_| format!("{} bytes are no number of 8", bytes.len()));
     let plain = match tag {
         TAG_POSTCARD => return postcard::from_bytes(bytes).map_err(|error| error.to_string()),

@@ -18,7 +18,7 @@
 //! | after that | a chunk | nobody needs to | nothing |
 //! | the recoverer, between any two steps | the same | the next one: a committed extent stays committed | nothing |
 
-use super::ring::Spec;
+use super::spec::Spec;
 use crate::error::Result;
 use crate::segment::Attachment;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};

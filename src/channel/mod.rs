@@ -10,10 +10,12 @@
 //!
 //! Unrelated processes meet by name: a [`Listener`] accepts, a [`Client`] connects, both have a [`Connection`].
 //!
-//! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
+//! * `ring` (with `batch` and `spec`): the algorithm of all but `pipe`, which has its own.
+//! * `recovery`: what is done about the dead, with the crash tables.
 //! * `port`: waiting at a ring. `growth`: rings whose payloads come from the heap. `message`, `codec`: how a value lies in a block.
 
-mod codec;
+mod batch;
+pub(crate) mod codec;
 pub(crate) mod connection;
 mod ends;
 mod family;
@@ -21,6 +23,7 @@ mod growth;
 mod handshake;
 pub(crate) mod joinable;
 pub(crate) mod listener;
+mod loan;
 mod message;
 pub(crate) mod pipe;
 pub(crate) mod pod;
@@ -28,11 +31,14 @@ mod port;
 pub(crate) mod queue;
 mod recovery;
 mod ring;
+mod spec;
 
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use ends::{Consumer, Producer};
 pub use joinable::{JoinableQueue, Task};
 pub use listener::{Client, ClientBuilder, Listener, ListenerBuilder};
+pub use loan::{Loan, Received};
 pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
-pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
+pub use pod::{PodQueue, PodQueueOptions};
+pub(crate) use queue::Outbox;
 pub use queue::{Message, Queue, QueueOptions};

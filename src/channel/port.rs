@@ -233,6 +233,16 @@ impl Port {
 
     /// The next messages, up to `most`.
     pub(super) fn take_many(&self, most: usize, patience: Patience) -> Result<Vec<Claimed>> {
+        self.take_many_unless(most, patience, || self.is_deserted())
+    }
+
+    /// The next messages, up to `most`, or `EndOfFile` when there are none and `is_over` says that one need not wait.
+    pub(super) fn take_many_unless(
+        &self,
+        most: usize,
+        patience: Patience,
+        is_over: impl Fn() -> bool,
+    ) -> Result<Vec<Claimed>> {
         let me = self.me()?;
         let mut taken = Vec::new();
         if most > 0 {
@@ -240,7 +250,7 @@ impl Port {
                 Taken::Block(_) => {}
                 other => {
                     let dequeue = || self.ring.dequeue_many(me, most, &mut taken);
-                    self.wait_to_take(other, patience, || self.is_deserted(), dequeue)?;
+                    self.wait_to_take(other, patience, is_over, dequeue)?;
                 }
             }
             if self.ring.is_shut_down() {
@@ -283,7 +293,10 @@ impl Port {
         if let Some(claimed) = attempt(Some(first))? {
             return Ok(claimed);
         }
-        let taken = self.wait(self.ring.not_empty(), patience, || attempt(None))?;
+        let Patience::Until(deadline) = patience else { return Err(self.empty()) };
+        // One message needs one consumer.
+        let (event, more) = (self.ring.not_empty(), || self.ring.has_next());
+        let taken = wait::wait_while(self.attachment(), event, deadline, more, || attempt(None))?;
         taken.ok_or_else(|| self.empty())
     }
 

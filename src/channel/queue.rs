@@ -2,19 +2,22 @@
 
 use super::ends::{Consumer, Producer};
 use super::family::{gets, puts, tells};
-use super::message::HEAD;
+use super::message::{HEAD, Written};
 use super::pod::OneRing;
 use super::port::{Patience, Port};
 use super::recovery;
-use super::ring::{Claimed, Ring, Spec};
+use super::ring::{Claimed, Ring};
+use super::spec::Spec;
 use crate::error::{ChannelError, Error, Result};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value, open};
 use crate::segment::{At, Segment, session};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::kinds::KIND_QUEUE;
 use shmkit_layouts::objects::{ROLE_FIRST, ROLE_SECOND};
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// What recovery does with queues.
 pub(crate) const KIND: Kind = recovery::kind::<OneRing>(KIND_QUEUE);
@@ -224,11 +227,43 @@ tells!(Queue "Queue");
 puts!(Queue);
 gets!(Queue);
 
+/// Messages that are written and not yet put. Their blocks are this process's: they must be sent or dropped.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    pending: Vec<Written>,
+}
+
+impl Outbox {
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
 /// For those who build on a queue of messages whose types differ.
 impl<T> Queue<T> {
-    /// The same queue, for messages of another type.
-    pub(crate) fn retyped<U>(&self) -> Queue<U> {
-        Queue { port: self.port.clone(), _messages: PhantomData }
+    /// Writes a message for [`Queue::send`], if there is a block for it at once.
+    pub(crate) fn write<U: Serialize>(&self, outbox: &mut Outbox, value: &U) -> Result<()> {
+        outbox.pending.push(self.port.write(self.port.claim(Patience::None)?, value)?);
+        Ok(())
+    }
+
+    /// Puts what is in the outbox, in one batch if there is room at once; else waits, at most for `timeout`. What could not be
+    /// put stays in it.
+    pub(crate) fn send(&self, outbox: &mut Outbox, timeout: Option<Duration>) -> Result<()> {
+        let patience = timeout.map_or(Patience::ENDLESS, Patience::timeout);
+        let pending = &mut outbox.pending;
+        while !pending.is_empty() {
+            let claimed: Vec<_> = pending.iter().map(|written| written.claimed).collect();
+            let done = self.port.enqueue_many(&claimed, patience)?;
+            pending.drain(..done);
+        }
+        Ok(())
+    }
+
+    /// Gives the blocks of an outbox back.
+    pub(crate) fn discard(&self, outbox: &mut Outbox) {
+        outbox.pending.drain(..).for_each(|written| self.port.abandon(written));
     }
 
     /// Gives the bytes of the next message to `read`, which runs while the message is still this process's: if it dies in there,
@@ -239,6 +274,28 @@ impl<T> Queue<T> {
             Err(Error::Channel(ChannelError::EndOfFile)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives the bytes of the messages that are there, up to `most`, to `read`. Waits for the first one at most for `timeout`, and
+    /// no longer than `is_over` allows. Gives how many there were.
+    pub(crate) fn read_many(
+        &self,
+        most: usize,
+        timeout: Option<Duration>,
+        is_over: impl Fn() -> bool,
+        mut read: impl FnMut(&[u8]),
+    ) -> Result<usize> {
+        let patience = timeout.map_or(Patience::ENDLESS, Patience::timeout);
+        let taken = match self.port.take_many_unless(most, patience, is_over) {
+            Ok(taken) => taken,
+            Err(Error::Channel(ChannelError::EndOfFile | ChannelError::Empty { .. })) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        for &claimed in &taken {
+            // One that cannot be is thrown away, and the others are read.
+            let _ = self.port.receive_with(claimed, true, |_, bytes| read(bytes));
+        }
+        Ok(taken.len())
     }
 
     /// Lets everybody who waits for a message look at what `is_over` says.

@@ -4,6 +4,7 @@
 //! lock word knows only processes, so each thread keeps a list of what it has.
 
 use crate::error::{Error, Result, SyncError};
+use crate::segment::Attachment;
 use crate::segment::claim::{self, Acquired};
 use crate::segment::object::Object;
 use crate::segment::wait::Deadline;
@@ -17,25 +18,45 @@ thread_local! {
 }
 
 /// `Deadlock` if this thread has the lock.
-fn refuse_deadlock(object: &Object, word: &AtomicU32) -> Result<()> {
+#[inline]
+pub(super) fn refuse_deadlock(attachment: &Attachment, word: &AtomicU32) -> Result<()> {
     let listed = || MINE.try_with(|mine| mine.borrow().contains(&std::ptr::from_ref(word))).unwrap_or(false);
     // The word is looked at too: a forked child inherits the list, but not the locks.
-    if claim::is_mine(object.attachment(), word)? && listed() {
+    if claim::is_mine(attachment, word)? && listed() {
         return Err(SyncError::Deadlock.into());
     }
     Ok(())
 }
 
+/// As long as this lives, its thread is known to have the lock.
+pub(super) struct Listed {
+    word: *const AtomicU32,
+}
+
+impl Listed {
+    pub(super) fn new(word: &AtomicU32) -> Listed {
+        let word = std::ptr::from_ref(word);
+        let _ = MINE.try_with(|mine| mine.borrow_mut().push(word));
+        Listed { word }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let _ = MINE.try_with(|mine| mine.borrow_mut().retain(|&other| other != self.word));
+    }
+}
+
 /// A lock for the length of one operation that runs no code of the user's.
 pub(super) fn enter(object: &Object, word: &AtomicU32, what: &'static str) -> Result<Acquired> {
-    refuse_deadlock(object, word)?;
+    refuse_deadlock(object.attachment(), word)?;
     claim::lock(object.attachment(), word, Deadline::NEVER, what)
 }
 
 /// The lock inside a guard.
 pub(super) struct Locked<'a> {
-    word: &'a AtomicU32,
     held: Held<'a>,
+    _listed: Listed,
 }
 
 impl<'a> Locked<'a> {
@@ -46,7 +67,7 @@ impl<'a> Locked<'a> {
         what: &'static str,
         deadline: Deadline,
     ) -> Result<(Self, Acquired)> {
-        refuse_deadlock(object, word)?;
+        refuse_deadlock(object.attachment(), word)?;
         Ok(Locked::new(word, Held::lock(object, word, what, deadline)?))
     }
 
@@ -60,8 +81,7 @@ impl<'a> Locked<'a> {
     }
 
     fn new(word: &'a AtomicU32, (held, how): (Held<'a>, Acquired)) -> (Self, Acquired) {
-        let _ = MINE.try_with(|mine| mine.borrow_mut().push(word));
-        (Locked { word, held }, how)
+        (Locked { held, _listed: Listed::new(word) }, how)
     }
 
     /// Leaves the lock poisoned instead of free.
@@ -72,12 +92,5 @@ impl<'a> Locked<'a> {
     /// Whether it will be left poisoned.
     pub(super) fn is_poison(&self) -> bool {
         self.held.poison
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        let word = std::ptr::from_ref(self.word);
-        let _ = MINE.try_with(|mine| mine.borrow_mut().retain(|&other| other != word));
     }
 }

@@ -7,14 +7,18 @@
 //! | [`Array`] | under its lock | under its lock | the next taker is told, if elements may be half written |
 //! | pointers and raw views of both | as you arrange it | as you arrange it | as you arrange it |
 
+mod arena;
 pub(crate) mod array;
+pub(crate) mod dict;
 mod guard;
+mod node;
 mod number;
 pub(crate) mod value;
 mod views;
 mod words;
 
 pub use array::{Array, ArrayGuard, ArrayOptions};
+pub use dict::{ContainerOptions, Dict, DictIter};
 pub use number::{Integer, Number};
 pub use value::{Value, ValueGuard, ValueOptions};
 pub use views::{Atomics, RawRange};

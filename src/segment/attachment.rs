@@ -124,6 +124,14 @@ impl Attachment {
         })
     }
 
+    /// Its name or label.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only events name it"))]
+    pub(crate) fn label(&self) -> &str {
+        match &self.place {
+            Place::Named(name) | Place::Anonymous(name) => name,
+        }
+    }
+
     /// The file in `/dev/shm`, for a named segment.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         match &self.place {
@@ -147,7 +155,13 @@ impl Attachment {
 
     /// How far a word lies from the start of the segment, for messages.
     pub(crate) fn offset_of(&self, word: &AtomicU32) -> u64 {
-        (std::ptr::from_ref(word) as usize).wrapping_sub(self.map.base() as usize) as u64
+        self.offset_of_pointer(std::ptr::from_ref(word).cast())
+    }
+
+    /// How far a place in the mapping lies from the start of the segment.
+    #[inline]
+    pub(crate) fn offset_of_pointer(&self, place: *const u8) -> u64 {
+        (place as usize).wrapping_sub(self.map.base() as usize) as u64
     }
 
     /// The registry's slot `slot`, which is below `max_participants`.
@@ -169,6 +183,7 @@ impl Attachment {
     }
 
     /// The word that [`Attachment::token`] reads: 0 in a forked child that has not joined yet.
+    #[inline]
     pub(crate) fn token_word(&self) -> &AtomicU32 {
         self.own.token()
     }
@@ -230,6 +245,7 @@ impl Attachment {
             let token = Token::new(slot, generation);
             *seat = Some((pid, Seat { token, _anchor: anchor }));
             drop(seat);
+            event!(DEBUG, "attached", segment = self.label(), slot = slot, generation = generation);
             self.own.token().store(token.0, Ordering::Release);
             self.hold_again();
             return Ok(token);

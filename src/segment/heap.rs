@@ -124,7 +124,8 @@ impl Attachment {
 
     /// Backs more units with memory. Under the heap lock; idempotent until `committed` is published.
     fn grow(&self, units: u64) -> Result<()> {
-        const STEP: u64 = (16 << 20) / UNIT_SIZE;
+        // What one allocation may have to wait for: about half a millisecond.
+        const STEP: u64 = (2 << 20) / UNIT_SIZE;
         let committed = self.committed();
         let room = self.geometry.heap_units_max - committed;
         if room < units {
@@ -209,6 +210,14 @@ impl Attachment {
         });
     }
 
+    /// Gives an extent that a dead owner held to the object that names it: for those who know that no living one can hold it.
+    /// Idempotent.
+    pub(crate) fn keep_extent(&self, reference: u64) {
+        self.change_extent(reference, |head| {
+            (head.state == UNIT_HELD).then_some(Unit { state: UNIT_COMMITTED, owner: 0, ..head })
+        });
+    }
+
     /// Takes an extent of an object that is being destroyed for the participant in `slot`: freed at its death. Idempotent.
     pub(crate) fn hold_extent(&self, reference: u64, slot: u32) {
         self.change_extent(reference, |head| {
@@ -247,9 +256,15 @@ impl Attachment {
         }
     }
 
-    /// Recovery: frees every extent that the dead participant in `slot` held. No lock, no walk: stale words are FREE.
+    /// Recovery: frees every extent that the dead participant in `slot` held.
+    ///
+    /// From head to head, without the lock: what the dead one held stays a head until it is freed here, so others' joining and
+    /// splitting of free extents on the way cannot hide it. A position that is reached was a head at that moment, and the
+    /// length in its word was true then or later.
     pub(crate) fn sweep(&self, slot: u32) {
-        for unit in 0..self.committed() {
+        let committed = self.committed();
+        let mut unit = 0;
+        while unit < committed {
             let word = self.unit_word(unit);
             let seen = word.load(Ordering::Acquire);
             let head = Unit::unpack(seen);
@@ -260,6 +275,8 @@ impl Attachment {
                 atomic!(self.header(), units_used).fetch_sub(u64::from(head.len), Ordering::Relaxed);
                 failpoint!("recover.swept");
             }
+            // A length of 0 was scribbled: then every unit may be a head.
+            unit += u64::from(head.len).max(1);
         }
     }
 

@@ -318,6 +318,8 @@ pub(crate) enum Carrier {
     Sender,
     /// A message block of a queue in the segment of `attachment`, which is only compared.
     Block { attachment: *const Attachment, queue: u32, block: u32, generation: u32 },
+    /// Nobody yet: the handles are noted for a container in the segment of `attachment`, which is only compared.
+    Noted { attachment: *const Attachment, handles: *mut Vec<(ObjectId, u32)> },
 }
 
 thread_local! {
@@ -356,6 +358,15 @@ pub(crate) fn sending<R>(carrier: Carrier, serialize: impl FnOnce() -> R) -> (R,
     (result, carried)
 }
 
+/// Runs `serialize` with handles allowed, and gives those it met: object and role. Whoever calls keeps their objects alive until
+/// something else does.
+#[inline]
+pub(crate) fn noting<R>(attachment: &Attachment, serialize: impl FnOnce() -> R) -> (R, Vec<(ObjectId, u32)>) {
+    let mut handles = Vec::new();
+    let (result, _) = sending(Carrier::Noted { attachment, handles: &raw mut handles }, serialize);
+    (result, handles)
+}
+
 /// Has the carrier of this moment keep an object alive.
 fn carry(reference: &ObjectRef) -> Result<()> {
     let attachment = &reference.attachment;
@@ -367,9 +378,14 @@ fn carry(reference: &ObjectRef) -> Result<()> {
             let cell = words::Cell { kind: CELL_BLOCK, role: reference.role, object: queue, id: block, generation };
             attachment.add_reference(reference.id, cell)
         }
+        Carrier::Noted { attachment: own, handles } if own == Arc::as_ptr(attachment) => {
+            // SAFETY: `noting`, which set this carrier for this thread and has not returned, has the vector and leaves it alone.
+            unsafe { (*handles).push((reference.id, reference.role)) };
+            Ok(())
+        }
         // Of another segment: its name keeps it alive, or nothing does.
-        Carrier::Block { .. } if reference.name().is_some() => Ok(()),
-        Carrier::Block { .. } => Err(SegmentError::HandleOutsideSend.into()),
+        Carrier::Block { .. } | Carrier::Noted { .. } if reference.name().is_some() => Ok(()),
+        Carrier::Block { .. } | Carrier::Noted { .. } => Err(SegmentError::HandleOutsideSend.into()),
     }
 }
 
@@ -413,14 +429,14 @@ fn redeem<S: Shared>(ticket: &Ticket) -> Result<S> {
 
 /// Gives a handle type `Serialize` and `Deserialize`.
 macro_rules! handle_as_value {
-    ($name:ident $(<$param:ident $(: $bound:path)?>)?) => {
-        impl $(<$param $(: $bound)?>)? serde::Serialize for $name $(<$param>)? {
+    ($name:ident $(<$($param:ident $(: $bound:path)?),+>)?) => {
+        impl $(<$($param $(: $bound)?),+>)? serde::Serialize for $name $(<$($param),+>)? {
             /// Only as an argument of a process or inside a message: something must keep the object alive on the way.
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 $crate::segment::object::serialize($crate::segment::object::Shared::object(self), serializer)
             }
         }
-        impl<'de, $($param $(: $bound)?)?> serde::Deserialize<'de> for $name $(<$param>)? {
+        impl<'de, $($($param $(: $bound)?),+)?> serde::Deserialize<'de> for $name $(<$($param),+>)? {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
                 $crate::segment::object::deserialize(deserializer)
             }

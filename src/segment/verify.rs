@@ -4,6 +4,7 @@
 //!
 //! * the heads of the heap cover what is backed, without gap or overlap;
 //! * a HELD extent belongs to a living participant; a COMMITTED one to exactly one object, or it has leaked;
+//! * in containers: every block of a slab is reachable or in its free list, and nothing is reachable twice;
 //! * each LIVE object has a body of its kind, and somebody who keeps it alive; BUILD and DYING ones have a living owner.
 
 use super::attachment::{Attachment, atomic};
@@ -17,7 +18,11 @@ use std::sync::atomic::Ordering;
 impl Attachment {
     /// Recovers the dead, then checks everything. The first thing that cannot be is the error.
     pub(crate) fn verify(&self) -> Result<()> {
-        self.recover_dead();
+        self.recover_dead_now();
+        // The containers first: what the dead ones left in them is repaired now.
+        for index in 0..self.objects_high() {
+            self.check_contents(index)?;
+        }
         let mut committed = self.check_heap()?;
         for index in 0..self.objects_high() {
             self.check_entry(index, &mut committed)?;
@@ -53,6 +58,16 @@ impl Attachment {
             Ok(())
         })?;
         Ok(found)
+    }
+
+    fn check_contents(&self, index: u32) -> Result<()> {
+        let entry = self.entry(index);
+        if self.state(index).state != ENTRY_LIVE {
+            return Ok(());
+        }
+        let Some(ops) = kinds::find(atomic!(entry, kind).load(Ordering::Relaxed)) else { return Ok(()) };
+        let body = self.find_extent(atomic!(entry, body).load(Ordering::Acquire), "object body")?;
+        (ops.verify)(self, &body)
     }
 
     /// Whether no living participant has the slot.

@@ -17,6 +17,12 @@ pub(crate) fn ignore_interrupts() {
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
 }
 
+/// The system's monotonic clock, which all processes share, in nanoseconds.
+pub(crate) fn monotonic() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Inode number of this process's PID namespace; 0 where `/proc` is not mounted.
 pub(crate) fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.st_ino())
@@ -72,6 +78,12 @@ pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), SysError> {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).call("fcntl(F_SETFD)")
 }
 
+/// Lets the program that this process becomes have a descriptor; its number.
+pub(crate) fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).call("fcntl(F_SETFD)")?;
+    Ok(std::os::fd::AsRawFd::as_raw_fd(&fd))
+}
+
 /// A descriptor this process was started with; `None` if there is none of that number.
 pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
     if number < 3 {
@@ -87,6 +99,42 @@ pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
 pub(crate) fn at_exit(handler: extern "C" fn()) {
     // SAFETY: the handler is a function of this program and does not unwind.
     unsafe { libc::atexit(handler) };
+}
+
+/// Ends this process without a word to anybody.
+pub(crate) fn exit_at_once(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets both limits of a resource.
+pub(crate) fn set_limit(limit: crate::process::Limit, value: u64) -> Result<(), SysError> {
+    use crate::process::Limit;
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let resource = match limit {
+        Limit::AddressSpace => Resource::As,
+        Limit::CoreSize => Resource::Core,
+        Limit::CpuTime => Resource::Cpu,
+        Limit::FileSize => Resource::Fsize,
+        Limit::OpenFiles => Resource::Nofile,
+        Limit::Processes => Resource::Nproc,
+        Limit::StackSize => Resource::Stack,
+    };
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).call("setrlimit")
+}
+
+/// Sets how willingly this process lets others run.
+pub(crate) fn set_nice(nice: i32) -> Result<(), SysError> {
+    rustix::process::setpriority_process(None, nice).call("setpriority")
+}
+
+/// Sets the CPUs this process may run on.
+pub(crate) fn set_cpus(cpus: &[usize]) -> Result<(), SysError> {
+    let mut set = rustix::thread::CpuSet::new();
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < rustix::thread::CpuSet::MAX_CPU) {
+        set.set(cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &set).call("sched_setaffinity")
 }
 
 /// Number of threads of this process; very many where `/proc` is not mounted.

@@ -1,0 +1,221 @@
+//! Following links: places in the heap, checked, and the one function that reads without a lock.
+
+use crate::segment::Attachment;
+use shmkit_layouts::segment::UNIT_SIZE;
+use shmkit_layouts::words::Link;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// The backed part of the heap, as one operation sees it.
+pub(crate) struct View<'a> {
+    attachment: &'a Attachment,
+    end: Cell<u64>,
+}
+
+impl<'a> View<'a> {
+    #[inline]
+    pub(crate) fn new(attachment: &'a Attachment) -> View<'a> {
+        View { attachment, end: Cell::new(View::backed(attachment)) }
+    }
+
+    #[inline]
+    fn backed(attachment: &Attachment) -> u64 {
+        attachment.geometry.heap + attachment.committed() * UNIT_SIZE
+    }
+
+    /// Where the backed heap ends, in bytes from the start of the segment.
+    pub(crate) fn end(&self) -> u64 {
+        self.end.get()
+    }
+
+    /// The block at a place, if that is in the heap.
+    #[inline]
+    pub(crate) fn block(&self, place: u64) -> Option<Block<'a>> {
+        // 36 bits: no overflow.
+        let offset = place << 4;
+        if offset + 16 > self.end.get() && !self.has_grown(offset) {
+            return None;
+        }
+        if offset < self.attachment.geometry.heap {
+            return None;
+        }
+        let start = self.attachment.map.base().wrapping_add(offset as usize).cast();
+        Some(Block { start, offset, room: self.end.get() - offset, _heap: PhantomData })
+    }
+
+    /// Before another look at what changed meanwhile, which may lie in memory that was added.
+    #[cold]
+    pub(crate) fn retry(&self) {
+        std::hint::spin_loop();
+        self.refresh();
+    }
+
+    /// After memory was added to the heap.
+    #[cold]
+    pub(crate) fn refresh(&self) {
+        self.end.set(View::backed(self.attachment));
+    }
+
+    #[cold]
+    fn has_grown(&self, offset: u64) -> bool {
+        self.refresh();
+        offset + 16 <= self.end.get()
+    }
+}
+
+/// A block: its word, and its contents as far as they may reach.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a> {
+    start: *const AtomicU64,
+    offset: u64,
+    /// Bytes from the block's start to the end of the backed heap.
+    room: u64,
+    _heap: PhantomData<&'a Attachment>,
+}
+
+impl<'a> Block<'a> {
+    /// Its place, as links have it.
+    pub(crate) fn place(&self) -> u64 {
+        self.offset >> 4
+    }
+
+    /// Its [`shmkit_layouts::words::Piece`].
+    #[inline]
+    pub(crate) fn word(&self) -> &'a AtomicU64 {
+        // SAFETY: `View::block` checked that 16 bytes are there, at a multiple of 16; the mapping outlives `'a`.
+        unsafe { &*self.start }
+    }
+
+    /// Its second word.
+    #[inline]
+    pub(crate) fn second(&self) -> &'a AtomicU64 {
+        // SAFETY: as above.
+        unsafe { &*self.start.wrapping_add(1) }
+    }
+
+    /// Whether it is, at this instant, the incarnation a link with that generation means.
+    #[inline]
+    pub(crate) fn is_of(&self, generation: u64) -> bool {
+        // Acquire: the contents are read after it.
+        (self.word().load(Ordering::Acquire) >> 24) & Link::GENERATION == generation
+    }
+
+    /// `count` words from byte `offset` (a multiple of 8) on, if they are in the heap.
+    #[inline]
+    pub(crate) fn words(&self, offset: u64, count: u64) -> Option<Words<'a>> {
+        debug_assert!(offset % 8 == 0);
+        let end = count.checked_mul(8).and_then(|len| len.checked_add(offset))?;
+        if end > self.room {
+            return None;
+        }
+        let start = self.start.wrapping_add(offset as usize / 8);
+        Some(Words { start, count, _heap: PhantomData })
+    }
+
+    /// A pointer to a struct at the block's start, if it is in the heap.
+    #[inline]
+    pub(crate) fn header<T>(&self) -> Option<*const T> {
+        (size_of::<T>() as u64 <= self.room).then_some(self.start.cast())
+    }
+}
+
+/// A run of atomic words in the heap.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a> {
+    start: *const AtomicU64,
+    count: u64,
+    _heap: PhantomData<&'a Attachment>,
+}
+
+impl<'a> Words<'a> {
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.count
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, index: u64) -> Option<&'a AtomicU64> {
+        // SAFETY: inside what was checked when this was made; the reference is to an atomic.
+        (index < self.count).then(|| unsafe { &*self.start.wrapping_add(index as usize) })
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'a AtomicU64> {
+        (0..self.count).filter_map(move |index| self.get(index))
+    }
+
+    /// Makes every word zero.
+    pub(crate) fn clear(&self) {
+        // Relaxed: published later, by a swing.
+        self.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// Stores `words`, as many as there are.
+    #[inline]
+    pub(crate) fn fill(&self, words: &[u64]) {
+        debug_assert!(words.len() as u64 <= self.count);
+        for (index, &word) in words.iter().enumerate().take(self.count as usize) {
+            // Relaxed: published later, by a swing. SAFETY: `index` is below `count`.
+            unsafe { (*self.start.wrapping_add(index)).store(word, Ordering::Relaxed) };
+        }
+    }
+
+    /// Copies to `words`, as many as there are.
+    #[inline]
+    pub(crate) fn copy_to(&self, words: &mut [u64]) {
+        debug_assert!(words.len() as u64 <= self.count);
+        for (index, word) in words.iter_mut().enumerate().take(self.count as usize) {
+            // Relaxed: ordered by the fence in `read_link`. SAFETY: `index` is below `count`.
+            *word = unsafe { (*self.start.wrapping_add(index)).load(Ordering::Relaxed) };
+        }
+    }
+
+    /// Whether they are `words`, as many as those are.
+    #[inline]
+    pub(crate) fn are(&self, words: &[u64]) -> bool {
+        words.len() as u64 <= self.count
+            && words.iter().enumerate().all(|(index, &word)| {
+                // Relaxed: ordered by the fence in `read_link`. SAFETY: `index` is below `count`.
+                unsafe { (*self.start.wrapping_add(index)).load(Ordering::Relaxed) == word }
+            })
+    }
+}
+
+/// What a look at a link gave.
+pub(crate) enum Seen<R> {
+    /// The link names no block: the word.
+    Nothing(u64),
+    /// Somebody changed it meanwhile: look again.
+    Changed,
+    /// What `read` gave: the block was the one the link named from before to after.
+    Value(R),
+}
+
+/// THE way to read without a lock: follows the link in `cell` and gives what `read` makes of the block, if that was the very
+/// incarnation of the block that the link named, all the time.
+///
+/// The link is looked at a second time after the block's word: without that, a block that was freed and filled again
+/// between the two looks is believed. `read` may be given anything: it checks, bounds its loops, and copies in relaxed words. Model:
+/// `read_link`.
+#[inline]
+pub(crate) fn read_link<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
+    // Acquire pairs with the release in `swing`: the block's contents are there.
+    let link = cell.load(Ordering::Acquire);
+    let named = Link::unpack(link);
+    if named.place == 0 {
+        return Seen::Nothing(link);
+    }
+    let Some(block) = view.block(named.place) else { return Seen::Changed };
+    // Acquire: the second look at the link, and the contents, come after it.
+    let before = block.word().load(Ordering::Acquire);
+    if (before >> 24) & Link::GENERATION != named.generation || cell.load(Ordering::Acquire) != link {
+        return Seen::Changed;
+    }
+    let value = read(block);
+    // Pairs with the release fence behind a new generation: if a word of later contents was read, that generation is seen.
+    fence(Ordering::Acquire);
+    if block.word().load(Ordering::Relaxed) >> 24 == before >> 24 { Seen::Value(value) } else { Seen::Changed }
+}
+
+/// How often a reader tries before it asks the writers to wait.
+pub(crate) const TRIES: u32 = 128;

@@ -1,0 +1,158 @@
+//! A dict's table: the index, the entries, and where they lie.
+//!
+//! ```text
+//! small   header | index slot … | entry …                             one block
+//! large   header | page … | page …                                    pages of index slots, then pages of entries
+//!
+//! index slot   hash | entry + 1, or 0           written once          entry   link | hash
+//! ```
+
+use crate::data::arena::{Block, View, Words};
+use crate::segment::atomic;
+use shmkit_layouts::containers::{ENTRY_PAGE, INDEX_PAGE, TABLE_INLINE, TableHeader};
+use shmkit_layouts::words::Link;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of a page before its contents.
+pub(super) const PAGE_HEADER: u64 = 16;
+/// Bytes of a page of either sort.
+pub(super) const PAGE: u64 = INDEX_PAGE * 8;
+const HEADER: u64 = size_of::<TableHeader>() as u64;
+/// The most index slots: an entry's number, plus 1, has 32 bits.
+pub(super) const MOST_SLOTS: u64 = 1 << 32;
+
+/// Entries a table with that many index slots has.
+pub(super) const fn capacity_of(slots: u64) -> u64 {
+    slots / 3 * 2 + slots % 3 / 2
+}
+
+/// Pages of a table with that many index slots: of index slots, and in all.
+pub(super) fn pages_of(slots: u64) -> (u64, u64) {
+    if slots <= TABLE_INLINE {
+        return (0, 0);
+    }
+    let index = slots.div_ceil(INDEX_PAGE);
+    (index, index + capacity_of(slots).div_ceil(ENTRY_PAGE))
+}
+
+/// Bytes after the header and the pages of a table with that many index slots.
+pub(super) fn inline_size(slots: u64) -> u64 {
+    if slots <= TABLE_INLINE { slots * 8 + capacity_of(slots) * 16 } else { 0 }
+}
+
+/// An entry of a table.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    words: Words<'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// The node: what is written here is the commit of every change of the dict.
+    #[inline]
+    pub(super) fn link(&self) -> &'a AtomicU64 {
+        self.words.get(0).expect("an entry has two words")
+    }
+
+    #[inline]
+    pub(super) fn hash(&self) -> &'a AtomicU64 {
+        self.words.get(1).expect("an entry has two words")
+    }
+}
+
+/// A table, its geometry checked against the heap's bounds.
+pub(super) struct Table<'a> {
+    pub(super) slots: u64,
+    pub(super) capacity: u64,
+    /// Index and entries of a small table.
+    small: Option<(Block<'a>, Words<'a>)>,
+    pages: Words<'a>,
+    index_pages: u64,
+}
+
+impl<'a> Table<'a> {
+    /// The table in a block, if it can be one.
+    #[inline]
+    pub(super) fn at(block: &Block<'a>) -> Option<Table<'a>> {
+        let header = block.header::<TableHeader>()?;
+        // Relaxed: ordered by `read_link`, or by the lock.
+        let slots = atomic!(header, slots).load(Ordering::Relaxed);
+        let capacity = atomic!(header, capacity).load(Ordering::Relaxed);
+        let count = atomic!(header, count).load(Ordering::Relaxed);
+        if !slots.is_power_of_two() || slots > MOST_SLOTS || capacity != capacity_of(slots) {
+            return None;
+        }
+        let (index_pages, pages) = pages_of(slots);
+        if count != pages {
+            return None;
+        }
+        let small = match pages {
+            0 => Some((*block, block.words(HEADER, inline_size(slots) / 8)?)),
+            _ => None,
+        };
+        Some(Table { slots, capacity, small, pages: block.words(HEADER, pages)?, index_pages })
+    }
+
+    /// Writes the header of a new table, and clears it if it is small.
+    pub(super) fn build(block: &Block<'a>, slots: u64) -> Option<()> {
+        let header = block.header::<TableHeader>()?;
+        atomic!(header, slots).store(slots, Ordering::Relaxed);
+        atomic!(header, capacity).store(capacity_of(slots), Ordering::Relaxed);
+        block.words(HEADER, inline_size(slots) / 8)?.clear();
+        Some(())
+    }
+
+    /// Links of its pages.
+    pub(super) fn pages(&self) -> Words<'a> {
+        self.pages
+    }
+
+    #[inline]
+    fn page(&self, view: &View<'a>, page: u64) -> Option<Block<'a>> {
+        // Acquire pairs with the swing that put the page there.
+        let link = self.pages.get(page)?.load(Ordering::Acquire);
+        view.block(Link::unpack(link).place)
+    }
+
+    #[inline]
+    pub(super) fn index(&self, view: &View<'a>, slot: u64) -> Option<&'a AtomicU64> {
+        match &self.small {
+            Some((_, words)) if slot < self.slots => words.get(slot),
+            Some(_) => None,
+            None => {
+                let page = self.page(view, slot / INDEX_PAGE)?;
+                page.words(PAGE_HEADER + slot % INDEX_PAGE * 8, 1)?.get(0)
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn entry(&self, view: &View<'a>, number: u64) -> Option<Entry<'a>> {
+        if number >= self.capacity {
+            return None;
+        }
+        let words = match &self.small {
+            Some((block, _)) => block.words(HEADER + self.slots * 8 + number * 16, 2)?,
+            None => {
+                let page = self.page(view, self.index_pages + number / ENTRY_PAGE)?;
+                page.words(PAGE_HEADER + number % ENTRY_PAGE * 16, 2)?
+            }
+        };
+        Some(Entry { words })
+    }
+}
+
+const _: () = assert!(ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_always_has_empty_index_slots() {
+        for log in 3..=32 {
+            let slots = 1 << log;
+            let capacity = capacity_of(slots);
+            assert!(capacity < slots && capacity * 2 > slots, "{slots}: {capacity}");
+        }
+    }
+}
