@@ -54,6 +54,7 @@ const ALL: &[&Kind] = &[
     &crate::data::value::KIND,
     &crate::data::array::KIND,
     &crate::data::dict::KIND,
+    &crate::data::list::KIND,
     &crate::channel::queue::KIND,
     &crate::channel::joinable::KIND,
     &crate::channel::pod::KIND,

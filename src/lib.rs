@@ -40,7 +40,7 @@ pub use channel::{
     Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
     Receiver, Sender, Task, channel, channel_in, pipe,
 };
-pub use data::{Array, Dict, Value};
+pub use data::{Array, Dict, List, Value};
 pub use element::Element;
 pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use pool::{AsyncResult, Pool};

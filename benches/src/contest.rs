@@ -72,6 +72,9 @@ pub enum Amount {
     Fixed(u64),
 }
 
+/// What a contestant's processes run.
+pub type Run = fn(&Stage) -> Result;
+
 /// Somebody who does what a figure measures.
 #[derive(Clone)]
 pub struct Contestant {
@@ -84,17 +87,17 @@ pub struct Contestant {
     /// How much is timed.
     pub amount: Amount,
     /// Runs in each of the processes.
-    pub run: fn(&Stage) -> Result,
+    pub run: Run,
 }
 
 impl Contestant {
     /// One in two processes.
-    pub const fn pair(label: &'static str, kind: Kind, run: fn(&Stage) -> Result) -> Contestant {
+    pub const fn pair(label: &'static str, kind: Kind, run: Run) -> Contestant {
         Contestant { label, kind, processes: 2, amount: Amount::Fitting, run }
     }
 
     /// One in one process, which may have threads or start processes of its own.
-    pub const fn single(label: &'static str, kind: Kind, run: fn(&Stage) -> Result) -> Contestant {
+    pub const fn single(label: &'static str, kind: Kind, run: Run) -> Contestant {
         Contestant { label, kind, processes: 1, amount: Amount::Fitting, run }
     }
 

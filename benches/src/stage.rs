@@ -41,6 +41,9 @@ struct Control {
     scratch: Line<[u8; SCRATCH]>,
 }
 
+/// What one thread of a contestant does.
+pub type Role<'a> = Box<dyn FnOnce(&Stage) -> Result + Send + 'a>;
+
 /// The shared memory of one measurement, and this process's part in it.
 pub struct Stage {
     control: *const Control,
@@ -139,7 +142,7 @@ impl Stage {
             // With two roles on two CPUs a short spin is enough; with more roles than CPUs the others need this one.
             if looks > 2000 || self.roles > 2 {
                 std::thread::yield_now();
-                if looks % 1024 == 0 && start.elapsed() > PATIENCE {
+                if looks.is_multiple_of(1024) && start.elapsed() > PATIENCE {
                     return Err("the other side did not come to the barrier".into());
                 }
             }
@@ -230,7 +233,7 @@ impl Stage {
     ///
     /// # Errors
     /// The first error of a thread.
-    pub fn threads(&self, roles: Vec<Box<dyn FnOnce(&Stage) -> Result + Send + '_>>) -> Result {
+    pub fn threads(&self, roles: Vec<Role<'_>>) -> Result {
         let count = roles.len();
         std::thread::scope(|scope| {
             let running: Vec<_> = roles

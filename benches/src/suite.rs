@@ -108,7 +108,10 @@ impl Suite {
             return self.take_part(&words[1..]);
         }
         let outcome = match Options::parse(words) {
-            Ok(options) if options.list => Ok(self.list(&options)),
+            Ok(options) if options.list => {
+                self.list(&options);
+                Ok(())
+            }
             Ok(options) => self.measure(&options),
             Err(text) => {
                 let asked = text == USAGE;

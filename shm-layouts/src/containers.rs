@@ -60,7 +60,7 @@ layout! {
         /// Journal: `length` after the commit.
         88 => next_length: AtomicU64,
         /// Journal: new blocks ([`crate::words::Link`]), freed if there is no commit.
-        96 => new: [AtomicU64; 4],
+        96 => added: [AtomicU64; 4],
         /// Journal: blocks that are freed after the commit.
         128 => old: [AtomicU64; 4],
         /// Journal: a new bundle, freed with its members if there is no commit.
@@ -88,7 +88,7 @@ layout! {
     /// The start of an extent of an arena.
     struct SlabHeader: 64 bytes, aligned 64 {
         /// Class of the blocks, `ARENA_LARGE` for a single block.
-        0 => class: AtomicU32,
+        0 => size_class: AtomicU32,
         /// Place in the arena's list of extents.
         4 => slot: AtomicU32,
         /// Zero.
@@ -193,43 +193,5 @@ layout! {
         0 => word: AtomicU64,
         /// Slots.
         8 => capacity: AtomicU64,
-    }
-
-    /// A dict in parts: `shards` times a `DictBody` and an `ArenaBody`, at byte 64, 1216 bytes each.
-    struct ShardedBody: 64 bytes, aligned 64 {
-        /// Parts: a power of two, at most 256.
-        0 => shards: u32,
-        /// Zero.
-        4 => reserved0: u32,
-        /// Seed of the hash that chooses the part.
-        8 => seed: u64,
-        /// Zero.
-        16 => reserved: [u64; 6],
-    }
-
-    /// A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow.
-    struct CounterBody: 64 bytes, aligned 64 {
-        /// Stripes: a power of two.
-        0 => stripes: u32,
-        /// Zero.
-        4 => reserved: [u32; 15],
-    }
-
-    /// A part of a counter.
-    struct CounterStripe: 64 bytes, aligned 64 {
-        /// What was added here.
-        0 => sum: AtomicU64,
-        /// Zero.
-        8 => reserved: [AtomicU64; 7],
-    }
-
-    /// Bytes that never change: text, bytes, elements. They follow.
-    struct FrozenBody: 64 bytes, aligned 64 {
-        /// Bytes.
-        0 => len: u64,
-        /// `TAG_UTF8`, `TAG_BYTES`, or `TAG_POD` for elements as the object's header describes them.
-        8 => tag: u32,
-        /// Zero.
-        12 => reserved: [u32; 13],
     }
 }

@@ -164,7 +164,7 @@ impl<T> JoinableQueue<T> {
     /// # Errors
     /// As [`JoinableQueue::bounded`].
     pub fn bounded_in(segment: &Segment, capacity: usize) -> Result<JoinableQueue<T>> {
-        create(segment, None, &options(capacity), false)
+        create(segment, None, &options::<T>(capacity), false)
     }
 
     /// Says that this process is done with the oldest of the messages it has got and not done.
@@ -347,14 +347,14 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Task<'_, T> {
     }
 }
 
-const fn options(capacity: usize) -> QueueOptions {
-    QueueOptions { loans: DEFAULT_TASKS, ..QueueOptions::new(capacity) }
+const fn options<T>(capacity: usize) -> QueueOptions {
+    QueueOptions { loans: DEFAULT_TASKS, ..QueueOptions::new::<T>(capacity) }
 }
 
 impl Segment {
     /// The joinable queue `name` of serde values; 1024 messages unless told otherwise.
     pub fn joinable_queue<'a, T>(&'a self, name: &'a str) -> At<'a, JoinableQueue<T>> {
-        At { segment: self, name, options: options(DEFAULT_CAPACITY) }
+        At { segment: self, name, options: options::<T>(DEFAULT_CAPACITY) }
     }
 }
 

@@ -26,8 +26,20 @@ pub(crate) const KIND: Kind = recovery::kind::<OneRing>(KIND_QUEUE);
 pub(super) const DEFAULT_CAPACITY: usize = 1024;
 /// Messages a queue without bounds holds: its ring has 2^17 slots.
 const UNBOUNDED: usize = (1 << 17) - 1;
-/// Bytes of a message that lie in its block, unless told otherwise.
+/// Bytes of a message that lie in its block, unless told otherwise, where the type says nothing of its messages' length.
 const DEFAULT_INLINE: usize = 256 - HEAD;
+
+/// Bytes of a message of `T` that lie in its block unless told otherwise. A small type without a destructor holds no text and no
+/// list: what postcard makes of its numbers is at most a quarter longer than they are, and a number alone takes 8 bytes.
+const fn default_inline<T>() -> usize {
+    let size = size_of::<T>();
+    if std::mem::needs_drop::<T>() || size == 0 || size > DEFAULT_INLINE / 2 {
+        return DEFAULT_INLINE;
+    }
+    let most = size + size / 4 + 1;
+    if most < 8 { 8 } else { most }
+}
+
 /// Blocks beside the capacity: for messages that are being written or read at this moment.
 const LOANS: u32 = 64;
 
@@ -76,12 +88,13 @@ pub struct QueueOptions {
 }
 
 impl QueueOptions {
-    pub(super) const fn new(capacity: usize) -> QueueOptions {
-        QueueOptions { capacity, inline: DEFAULT_INLINE, loans: LOANS, at_most_once: false, grows: false }
+    pub(super) const fn new<T>(capacity: usize) -> QueueOptions {
+        QueueOptions { capacity, inline: default_inline::<T>(), loans: LOANS, at_most_once: false, grows: false }
     }
 
     fn spec(&self) -> Result<Spec> {
-        let stride = self.inline.saturating_add(HEAD).checked_next_multiple_of(64).unwrap_or(usize::MAX);
+        let size = self.inline.saturating_add(HEAD);
+        let stride = size.checked_next_multiple_of(if size <= 64 { 8 } else { 64 }).unwrap_or(usize::MAX);
         let capacity = u32::try_from(self.capacity).unwrap_or(u32::MAX);
         let spec = Spec::new(capacity, self.loans, stride as u64, true, self.at_most_once)?;
         Ok(if self.grows { spec.growing() } else { spec })
@@ -183,7 +196,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// As [`Queue::bounded`].
     pub fn bounded_in(segment: &Segment, capacity: usize) -> Result<Queue<T>> {
-        create(segment, None, &QueueOptions::new(capacity), false)
+        create(segment, None, &QueueOptions::new::<T>(capacity), false)
     }
 
     /// A new one in the session segment that grows as it is filled, up to 131,071 messages: Python's `Queue()`.
@@ -202,7 +215,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// As [`Queue::unbounded`].
     pub fn unbounded_in(segment: &Segment) -> Result<Queue<T>> {
-        create(segment, None, &QueueOptions { grows: true, ..QueueOptions::new(UNBOUNDED) }, false)
+        create(segment, None, &QueueOptions { grows: true, ..QueueOptions::new::<T>(UNBOUNDED) }, false)
     }
 
     /// A handle that can only put. When every [`Queue`] and every producer is dropped or dead, the queue is at its end for those
@@ -313,7 +326,7 @@ impl<T: DeserializeOwned> Queue<T> {
 impl Segment {
     /// The queue `name` of serde values; 1024 messages unless told otherwise.
     pub fn queue<'a, T>(&'a self, name: &'a str) -> At<'a, Queue<T>> {
-        At { segment: self, name, options: QueueOptions::new(DEFAULT_CAPACITY) }
+        At { segment: self, name, options: QueueOptions::new::<T>(DEFAULT_CAPACITY) }
     }
 }
 
@@ -350,8 +363,8 @@ impl<T> At<'_, Queue<T>> {
         self
     }
 
-    /// Bytes of a message up to which it lies in the queue's own memory: 240 unless told otherwise. Longer ones cost an allocation in
-    /// the segment's heap.
+    /// Bytes of a message up to which it lies in the queue's own memory. Longer ones cost an allocation in the segment's heap.
+    /// Unless told otherwise it is 240; for a small type that holds no text and no list, the most that it takes.
     #[must_use]
     pub fn inline(mut self, bytes: usize) -> Self {
         self.options.inline = bytes;

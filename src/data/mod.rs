@@ -11,6 +11,7 @@ mod arena;
 pub(crate) mod array;
 pub(crate) mod dict;
 mod guard;
+pub(crate) mod list;
 mod node;
 mod number;
 pub(crate) mod value;
@@ -19,6 +20,7 @@ mod words;
 
 pub use array::{Array, ArrayGuard, ArrayOptions};
 pub use dict::{ContainerOptions, Dict, DictIter};
+pub use list::{List, ListIter};
 pub use number::{Integer, Number};
 pub use value::{Value, ValueGuard, ValueOptions};
 pub use views::{Atomics, RawRange};

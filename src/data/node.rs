@@ -15,31 +15,37 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::NodeHeader;
 use shmkit_layouts::words::{CELL_BLOCK, Cell, NodeInfo, Piece};
-use std::sync::atomic::Ordering;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a node before its contents.
 const HEADER: u64 = size_of::<NodeHeader>() as u64;
 /// Words that are kept on the stack.
 const INLINE: usize = 16;
 
-/// Bytes as words, padded with zeros.
+/// Bytes as words, padded with zeros. Not moved while they are used: they are written where they stay.
 pub(super) struct Bytes {
-    inline: [u64; INLINE],
-    /// All of them, once they are more than fit `inline`.
+    /// The words, as far as they were written, if they fit.
+    inline: [MaybeUninit<u64>; INLINE],
+    /// All of them, once they are more.
     spilled: Vec<u64>,
     len: usize,
 }
 
 impl Bytes {
     #[inline]
-    fn new() -> Bytes {
-        Bytes { inline: [0; INLINE], spilled: Vec::new(), len: 0 }
+    pub(super) fn new() -> Bytes {
+        Bytes { inline: [const { MaybeUninit::uninit() }; INLINE], spilled: Vec::new(), len: 0 }
     }
 
     #[inline]
     pub(super) fn words(&self) -> &[u64] {
         let count = self.len.div_ceil(8);
-        if count <= INLINE { &self.inline[..count] } else { &self.spilled[..count] }
+        if count > INLINE {
+            return &self.spilled;
+        }
+        // SAFETY: `len` bytes were written, and the rest of the last word by `pad` or as part of that word.
+        unsafe { std::slice::from_raw_parts(self.inline.as_ptr().cast(), count) }
     }
 
     #[inline]
@@ -47,19 +53,55 @@ impl Bytes {
         &bytemuck::cast_slice(self.words())[..self.len]
     }
 
-    /// What lies in shared words. The length was checked against them.
-    #[inline]
-    fn copy(words: Words<'_>, len: usize) -> Bytes {
-        let mut bytes = Bytes::new();
-        bytes.len = len;
-        let count = len.div_ceil(8);
-        if count <= INLINE {
-            words.copy_to(&mut bytes.inline[..count]);
-        } else {
-            bytes.spilled = vec![0; count];
-            words.copy_to(&mut bytes.spilled);
+    /// Appends bytes; [`Bytes::pad`] must follow the last of them.
+    #[inline(always)]
+    fn extend(&mut self, data: &[u8]) {
+        let end = self.len + data.len();
+        if end > INLINE * 8 {
+            return self.spill(data);
         }
-        bytes
+        // SAFETY: `end` is inside the array, which does not overlap `data`.
+        unsafe {
+            let start = self.inline.as_mut_ptr().cast::<u8>().add(self.len);
+            std::ptr::copy_nonoverlapping(data.as_ptr(), start, data.len());
+        }
+        self.len = end;
+    }
+
+    #[cold]
+    fn spill(&mut self, data: &[u8]) {
+        if self.spilled.is_empty() {
+            self.pad();
+            let written = self.words().to_vec();
+            self.spilled = written;
+        }
+        let end = self.len + data.len();
+        self.spilled.resize(end.div_ceil(8), 0);
+        bytemuck::cast_slice_mut(&mut self.spilled)[self.len..end].copy_from_slice(data);
+        self.len = end;
+    }
+
+    /// Zeros up to the end of the last word.
+    #[inline]
+    fn pad(&mut self) {
+        let part = self.len % 8;
+        if part != 0 && self.len < INLINE * 8 {
+            // SAFETY: the word of the last byte is inside the array.
+            unsafe { self.inline.as_mut_ptr().cast::<u8>().add(self.len).write_bytes(0, 8 - part) };
+        }
+    }
+
+    /// Takes what lies in shared words. The length was checked against them.
+    #[inline]
+    fn copy(&mut self, words: Words<'_>, len: usize) {
+        self.len = len;
+        let count = len.div_ceil(8);
+        if count > INLINE {
+            self.spilled.resize(count, 0);
+            words.copy_to(self.spilled.as_mut_ptr(), count);
+        } else {
+            words.copy_to(self.inline.as_mut_ptr().cast(), count);
+        }
     }
 }
 
@@ -69,25 +111,15 @@ struct Sink<'a>(&'a mut Bytes);
 impl postcard::ser_flavors::Flavor for Sink<'_> {
     type Output = ();
 
-    #[inline]
+    #[inline(always)]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        let bytes = &mut *self.0;
-        let end = bytes.len + data.len();
-        if end > INLINE * 8 {
-            if bytes.spilled.is_empty() {
-                bytes.spilled.extend_from_slice(&bytes.inline);
-            }
-            bytes.spilled.resize(end.div_ceil(8), 0);
-            bytemuck::cast_slice_mut(&mut bytes.spilled)[bytes.len..end].copy_from_slice(data);
-        } else {
-            bytemuck::cast_slice_mut(&mut bytes.inline)[bytes.len..end].copy_from_slice(data);
-        }
-        bytes.len = end;
+        self.0.extend(data);
         Ok(())
     }
     #[inline]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.try_extend(&[data])
+        self.0.extend(&[data]);
+        Ok(())
     }
     fn finalize(self) -> postcard::Result<()> {
         Ok(())
@@ -107,23 +139,25 @@ pub(super) struct Key {
 }
 
 impl Key {
-    #[inline]
-    pub(super) fn new<Q: Serialize + ?Sized>(key: &Q) -> Result<Key> {
-        let mut bytes = Bytes::new();
-        let tag = match codec::encode(key, Sink(&mut bytes)) {
-            Ok((tag, _)) => tag,
-            Err(why) => return Err(codec("write the key", why)),
-        };
-        if bytes.len as u64 > NodeInfo::MAX_KEY {
-            let (what, size, maximum) = ("key", bytes.len as u64, NodeInfo::MAX_KEY);
-            return Err(DataError::TooLarge { what, size, maximum }.into());
-        }
-        Ok(Key { tag, bytes })
-    }
-
     /// No key: of a value in a list.
+    #[inline]
     pub(super) fn none() -> Key {
         Key { tag: 0, bytes: Bytes::new() }
+    }
+
+    /// Serialises `key` here.
+    #[inline]
+    pub(super) fn write<Q: Serialize + ?Sized>(&mut self, key: &Q) -> Result<()> {
+        match codec::encode(key, Sink(&mut self.bytes)) {
+            Ok((tag, _)) => self.tag = tag,
+            Err(why) => return Err(codec("write the key", why)),
+        }
+        self.bytes.pad();
+        if self.bytes.len as u64 > NodeInfo::MAX_KEY {
+            let (what, size, maximum) = ("key", self.bytes.len as u64, NodeInfo::MAX_KEY);
+            return Err(DataError::TooLarge { what, size, maximum }.into());
+        }
+        Ok(())
     }
 
     /// The hash of tag and bytes: 32 bits of [`hash`].
@@ -163,18 +197,25 @@ pub(super) struct Value {
 
 impl Value {
     #[inline]
-    pub(super) fn new<W: Serialize + ?Sized>(attachment: &Attachment, value: &W) -> Result<Value> {
-        let mut bytes = Bytes::new();
-        let (encoded, handles) = noting(attachment, || codec::encode(value, Sink(&mut bytes)));
-        let tag = match encoded {
-            Ok((tag, _)) => tag,
+    pub(super) fn none() -> Value {
+        Value { tag: 0, bytes: Bytes::new(), handles: Vec::new() }
+    }
+
+    /// Serialises `value` here, for a container in the segment of `attachment`.
+    #[inline]
+    pub(super) fn write<W: Serialize + ?Sized>(&mut self, attachment: &Attachment, value: &W) -> Result<()> {
+        let bytes = &mut self.bytes;
+        let encoded = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)));
+        match encoded {
+            Ok((tag, _)) => self.tag = tag,
             Err(why) => return Err(codec("write the value", why)),
-        };
-        if bytes.len as u64 > u64::from(u32::MAX) {
-            let (what, size, maximum) = ("value", bytes.len as u64, u64::from(u32::MAX));
+        }
+        self.bytes.pad();
+        if self.bytes.len as u64 > u64::from(u32::MAX) {
+            let (what, size, maximum) = ("value", self.bytes.len as u64, u64::from(u32::MAX));
             return Err(DataError::TooLarge { what, size, maximum }.into());
         }
-        Ok(Value { tag, bytes, handles })
+        Ok(())
     }
 }
 
@@ -241,7 +282,7 @@ impl Contents<'_> {
     }
 
     /// As [`Contents::place`], noted in a link of a record.
-    pub(super) fn place_in<'a>(&self, writing: &mut Writing<'a>, note: &std::sync::atomic::AtomicU64) -> Result<u64> {
+    pub(super) fn place_in<'a>(&self, writing: &mut Writing<'a>, note: &AtomicU64) -> Result<u64> {
         let (block, link) = writing.allocate_in(self.size(), note)?;
         self.write(&block).ok_or_else(|| writing.corrupt(link))?;
         failpoint!("node.filled");
@@ -301,26 +342,41 @@ impl<'a> Node<'a> {
     }
 
     #[inline]
-    pub(super) fn value(&self) -> Copied {
-        let bytes = Bytes::copy(self.value, self.info.value_len as usize);
-        Copied { tag: self.info.value_tag, bytes, has_handles: self.is_anchored }
+    pub(super) fn copy_value(&self, to: &mut Copied) {
+        to.tag = self.info.value_tag;
+        to.has_handles = self.is_anchored;
+        to.bytes.copy(self.value, self.info.value_len as usize);
     }
 
-    pub(super) fn key(&self) -> Copied {
-        let bytes = Bytes::copy(self.key, self.info.key_len as usize);
-        Copied { tag: self.info.key_tag, bytes, has_handles: false }
+    #[inline]
+    pub(super) fn copy_key(&self, to: &mut Copied) {
+        to.tag = self.info.key_tag;
+        to.has_handles = false;
+        to.bytes.copy(self.key, self.info.key_len as usize);
+    }
+
+    /// The key's hash, for tables that are checked.
+    pub(super) fn hash(&self, seed: u64) -> u32 {
+        let mut key = Copied::none();
+        self.copy_key(&mut key);
+        hash(seed, key.tag, key.bytes.words(), key.bytes.len)
     }
 }
 
 /// A key or value that was copied out of its node.
 pub(super) struct Copied {
     tag: u32,
-    bytes: Bytes,
     /// It names objects: decoding it adopts them, and that fails once its node is gone.
     pub(super) has_handles: bool,
+    bytes: Bytes,
 }
 
 impl Copied {
+    #[inline]
+    pub(super) fn none() -> Copied {
+        Copied { tag: 0, has_handles: false, bytes: Bytes::new() }
+    }
+
     #[inline]
     pub(super) fn to_value<T: DeserializeOwned>(&self) -> Result<T> {
         codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the value", why))
@@ -329,42 +385,44 @@ impl Copied {
     pub(super) fn to_key<T: DeserializeOwned>(&self) -> Result<T> {
         codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the key", why))
     }
-
-    /// The key's hash, for tables that are checked.
-    pub(super) fn hash(&self, seed: u64) -> u32 {
-        hash(seed, self.tag, self.bytes.words(), self.bytes.len)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key<Q: Serialize + ?Sized>(value: &Q) -> Key {
+        let mut key = Key::none();
+        key.write(value).unwrap();
+        key
+    }
+
     #[test]
     fn bytes_spill_where_they_are_too_many() {
         for len in [0, 1, 7, 8, 127, 128, 129, 1000] {
             let text: String = ('a'..='z').cycle().take(len).collect();
-            let key = Key::new(&text).unwrap();
-            assert_eq!(key.bytes.bytes(), text.as_bytes());
-            assert_eq!(key.bytes.words().len(), len.div_ceil(8));
+            let written = key(&text);
+            assert_eq!(written.bytes.bytes(), text.as_bytes());
+            assert_eq!(written.bytes.words().len(), len.div_ceil(8));
+            let last = written.bytes.words().last().map_or(0, |last| last.to_ne_bytes()[7]);
+            assert_eq!(last == 0, len % 8 != 0 || len == 0, "{len}: padded with zeros");
             let numbers: Vec<u16> = (0..len as u16).collect();
-            let key = Key::new(&numbers).unwrap();
-            assert_eq!(codec::decode::<Vec<u16>>(key.tag, key.bytes.bytes()).unwrap(), numbers);
+            let written = key(&numbers);
+            assert_eq!(codec::decode::<Vec<u16>>(written.tag, written.bytes.bytes()).unwrap(), numbers);
         }
     }
 
     #[test]
     fn the_hash_spreads_small_numbers_over_all_its_bits() {
         for bit in 0..32 {
-            let ones = (0..1000u64).filter(|&n| Key::new(&n).unwrap().hash(7) >> bit & 1 == 1).count();
+            let ones = (0..1000u64).filter(|n| key(n).hash(7) >> bit & 1 == 1).count();
             assert!((400..600).contains(&ones), "bit {bit}: {ones} of 1000");
         }
     }
 
     #[test]
     fn what_is_written_in_another_type_is_another_key() {
-        let of = |key: Key| key.hash(1);
-        assert_ne!(of(Key::new("1").unwrap()), of(Key::new(&1).unwrap()));
-        assert_eq!(of(Key::new(&1u8).unwrap()), of(Key::new(&1i64).unwrap()), "all integers are i64");
+        assert_ne!(key("1").hash(1), key(&1).hash(1));
+        assert_eq!(key(&1u8).hash(1), key(&1i64).hash(1), "all integers are i64");
     }
 }

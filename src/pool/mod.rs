@@ -17,9 +17,18 @@
 //! | after it took a task's message, before it claimed the task | a message that is delivered again | recovery; another worker runs it | nothing |
 //! | after the claim, before it gave the message back | RUNNING by a dead one; the message again | recovery makes it LOST; the message is passed over | the task fails, or is sent again |
 //! | while it runs the task | RUNNING by a dead one | recovery makes it LOST | the task fails, or is sent again |
+//! | because its task was cancelled and did not end | CONDEMNED by a dead one; the task was told of before | recovery makes it LOST | nothing else |
+//! | after the task ended, before it sent the reply | ENDED by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | after it sent the reply | the reply | nobody needs to | nothing |
 //! | before it is ready, again and again | – | the pool gives up after three: `BrokenPool` with what the last one said | all tasks |
+//! | while another one is to take its place | it is dead | the pool counts anew | as above |
 //! | **the pool's process** | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
+//!
+//! # The end of the pool's process
+//! `std::process::exit`, a return from `main` and a panic that ends the program terminate the workers, as they do all daemons. A
+//! signal that kills the process, SIGKILL among them, has the kernel kill them. Workers ignore SIGINT, so that Ctrl-C, which
+//! reaches every process of the terminal, prints nothing of them: the pool's process decides. A program that wants to finish what
+//! was begun handles SIGINT and calls [`Pool::close`] and [`Pool::join`].
 
 mod builder;
 mod call;

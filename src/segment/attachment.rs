@@ -268,8 +268,9 @@ impl Attachment {
     fn introduce(&self, participant: *const ParticipantSlot, pid: u32) {
         atomic!(participant, pid).store(pid, Ordering::Relaxed);
         atomic!(participant, uid).store(rustix::process::geteuid().as_raw(), Ordering::Relaxed);
-        atomic!(participant, pid_namespace).store(proc::pid_namespace(), Ordering::Relaxed);
-        atomic!(participant, start_time).store(proc::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+        let (pid_namespace, start_time) = proc::own_origin();
+        atomic!(participant, pid_namespace).store(pid_namespace, Ordering::Relaxed);
+        atomic!(participant, start_time).store(start_time, Ordering::Relaxed);
         let name = crate::process::own_name();
         let mut bytes = [0u8; 32];
         let len = floor_char_boundary(&name, 31);

@@ -358,13 +358,15 @@ pub(crate) fn sending<R>(carrier: Carrier, serialize: impl FnOnce() -> R) -> (R,
     (result, carried)
 }
 
-/// Runs `serialize` with handles allowed, and gives those it met: object and role. Whoever calls keeps their objects alive until
+/// Runs `serialize` with handles allowed, and notes those it meets: object and role. Whoever calls keeps their objects alive until
 /// something else does.
 #[inline]
-pub(crate) fn noting<R>(attachment: &Attachment, serialize: impl FnOnce() -> R) -> (R, Vec<(ObjectId, u32)>) {
-    let mut handles = Vec::new();
-    let (result, _) = sending(Carrier::Noted { attachment, handles: &raw mut handles }, serialize);
-    (result, handles)
+pub(crate) fn noting<R>(
+    attachment: &Attachment,
+    handles: &mut Vec<(ObjectId, u32)>,
+    serialize: impl FnOnce() -> R,
+) -> R {
+    sending(Carrier::Noted { attachment, handles }, serialize).0
 }
 
 /// Has the carrier of this moment keep an object alive.

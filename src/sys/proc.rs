@@ -1,9 +1,12 @@
 //! This process as the system knows it: what `/proc` says, its parent, its end.
 
+use super::fork::WipedWords;
 use super::{Call, SysError};
 use std::io::Read;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 /// Whether the executable has more rights than its user: then the environment is not to be trusted.
 pub(crate) fn is_privileged() -> bool {
@@ -28,6 +31,28 @@ pub(crate) fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.st_ino())
 }
 
+/// What does not change while this process lives: its PID namespace's inode number and its start time, 0 where they cannot be
+/// had. Asked of `/proc` once; a forked child asks again.
+pub(crate) fn own_origin() -> (u64, u64) {
+    // The word reads 1 as long as the rest is this process's own.
+    static KNOWN: Mutex<Option<(WipedWords, (u64, u64))>> = Mutex::new(None);
+    let ask = || (pid_namespace(), start_time(std::process::id()).unwrap_or(0));
+    // Not `lock`: in a forked child it may be held by a thread that is not there.
+    let Ok(mut known) = KNOWN.try_lock() else { return ask() };
+    if let Some((words, origin)) = &*known
+        && words.token().load(Ordering::Relaxed) == 1
+    {
+        return *origin;
+    }
+    let origin = ask();
+    // Without such a page nothing is remembered.
+    *known = WipedWords::new().ok().map(|words| {
+        words.token().store(1, Ordering::Relaxed);
+        (words, origin)
+    });
+    origin
+}
+
 /// Start time of a process in clock ticks since boot; `None` if there is no such process.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = stat(pid)?;
@@ -47,12 +72,18 @@ fn stat(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
-/// File name of this process's executable, cut to 31 bytes.
+/// File name of this process's executable.
 pub(crate) fn executable_name() -> String {
-    std::env::current_exe()
-        .ok()
-        .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
-        .unwrap_or_default()
+    static KNOWN: Mutex<Option<String>> = Mutex::new(None);
+    let ask = || {
+        let path = std::env::current_exe().ok();
+        path.and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned())).unwrap_or_default()
+    };
+    // As in `own_origin`. A fork changes nothing about it.
+    match KNOWN.try_lock() {
+        Ok(mut known) => known.get_or_insert_with(ask).clone(),
+        Err(_) => ask(),
+    }
 }
 
 /// Process id of the parent; that of whoever adopted this process once its parent is gone.

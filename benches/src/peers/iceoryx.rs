@@ -52,7 +52,10 @@ impl<P: Payload> Rx<P> for Receives<P> {
     }
 }
 
-/// A service for `parties` publishers and as many subscribers.
+/// What one process has of a service.
+type Ends<P> = (Option<Sends<P>>, Option<Receives<P>>);
+
+/// A service for two publishers and as many subscribers.
 struct Service {
     node: Node<ipc::Service>,
 }
@@ -63,12 +66,7 @@ impl Service {
         Ok(Service { node: NodeBuilder::new().create::<ipc::Service>()? })
     }
 
-    fn ends<P: Payload>(
-        &self,
-        name: &str,
-        sends: bool,
-        receives: bool,
-    ) -> Result<(Option<Sends<P>>, Option<Receives<P>>)> {
+    fn ends<P: Payload>(&self, name: &str, sends: bool, receives: bool) -> Result<Ends<P>> {
         let room = capacity::<P>();
         let service = self
             .node
@@ -101,7 +99,7 @@ fn iceoryx_round_trip<P: Payload>(stage: &Stage) -> Result {
 
 fn iceoryx_one_way<P: Payload>(stage: &Stage) -> Result {
     let service = Service::new()?;
-    let sends = stage.role % 2 == 0;
+    let sends = stage.role.is_multiple_of(2);
     let ends = service.ends::<P>(&stage.name, sends, !sends)?;
     stage.barrier()?;
     match ends {

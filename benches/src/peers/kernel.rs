@@ -1,8 +1,8 @@
 //! Unix sockets, pipes, and pthread mutexes in shared memory.
 
 use crate::Result;
-use crate::contest::Contestant;
 use crate::contest::Kind::{Peer, Reference};
+use crate::contest::{Contestant, Run};
 use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
 use crate::limits::{Locks, contended, uncontended};
 use crate::payload::{Bytes8, Payload, zeroed};
@@ -178,7 +178,7 @@ fn pthread<const ROBUST: bool, const ALONE: bool>(stage: &Stage) -> Result {
 }
 
 pub fn locks(processes: usize) -> Vec<Contestant> {
-    let (plain, robust): (fn(&Stage) -> Result, fn(&Stage) -> Result) = match processes {
+    let (plain, robust): (Run, Run) = match processes {
         1 => (pthread::<false, true>, pthread::<true, true>),
         _ => (pthread::<false, false>, pthread::<true, false>),
     };

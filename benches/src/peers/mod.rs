@@ -48,11 +48,13 @@ pub fn one_ways<P: Payload>() -> Vec<Contestant> {
 }
 
 /// Messages back and forth by those who pass them by value, which is for small ones only.
+#[cfg_attr(not(feature = "peers"), allow(clippy::extra_unused_type_parameters, reason = "then there are none"))]
 pub fn small_round_trips<P: Payload>() -> Vec<Contestant> {
     lists![; rings::small_round_trips::<P>(), threads::round_trips::<P>()]
 }
 
 /// Messages one way by those who pass them by value.
+#[cfg_attr(not(feature = "peers"), allow(clippy::extra_unused_type_parameters, reason = "then there are none"))]
 pub fn small_one_ways<P: Payload>() -> Vec<Contestant> {
     lists![; rings::small_one_ways::<P>(), threads::one_ways::<P>()]
 }

@@ -20,7 +20,7 @@ struct Words<E, P>(E, PhantomData<P>);
 const RING: usize = 24 << 20;
 
 fn place<P: Payload>(stage: &Stage, number: usize) -> (*mut u8, usize) {
-    const { assert!(size_of::<P>() % 8 == 0) };
+    const { assert!(size_of::<P>().is_multiple_of(8)) };
     let len = ringbuf::channel_bufsize::<u64>(capacity::<P>() * size_of::<P>() / 8);
     assert!(len <= RING);
     (stage.scratch().wrapping_add(number * RING), len)

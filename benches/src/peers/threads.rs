@@ -1,12 +1,12 @@
 //! Channels between threads of one process, as reference.
 
 use crate::Result;
-use crate::contest::Contestant;
 use crate::contest::Kind::Reference;
+use crate::contest::{Contestant, Run};
 use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
 use crate::payload::{Payload, capacity};
 use crate::rows::{check_pool, next, unpin};
-use crate::stage::Stage;
+use crate::stage::{Role, Stage};
 use std::hint::spin_loop;
 use std::time::Instant;
 
@@ -78,8 +78,6 @@ impl<P: Payload> Rx<P> for End<rtrb::Consumer<P>> {
         }
     }
 }
-
-type Role<'a> = Box<dyn FnOnce(&Stage) -> Result + Send + 'a>;
 
 fn both_ways<P, T, R>(stage: &Stage, make: impl Fn() -> (T, R)) -> Result
 where
@@ -157,7 +155,7 @@ pub fn one_ways<P: Payload>() -> Vec<Contestant> {
 }
 
 pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
-    let (crossbeam, kanal): (fn(&Stage) -> Result, fn(&Stage) -> Result) = match processes {
+    let (crossbeam, kanal): (Run, Run) = match processes {
         2 => (crossbeam_one_way::<P, 1>, kanal_one_way::<P, 1>),
         _ => (crossbeam_one_way::<P, 2>, kanal_one_way::<P, 2>),
     };

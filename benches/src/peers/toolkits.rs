@@ -1,8 +1,8 @@
 //! raw_sync's locks, shared_memory's mappings, procspawn's processes and pools.
 
 use crate::Result;
-use crate::contest::Contestant;
 use crate::contest::Kind::Peer;
+use crate::contest::{Contestant, Run};
 use crate::limits::{Locks, contended, uncontended};
 use crate::rows::{check_pool, next, unpin};
 use crate::stage::Stage;
@@ -48,7 +48,7 @@ fn raw_sync_contended(stage: &Stage) -> Result {
 }
 
 pub fn locks(processes: usize) -> Vec<Contestant> {
-    let run: fn(&Stage) -> Result = if processes == 1 { raw_sync_alone } else { raw_sync_contended };
+    let run: Run = if processes == 1 { raw_sync_alone } else { raw_sync_contended };
     vec![Contestant::single("raw_sync", Peer, run).of(processes)]
 }
 

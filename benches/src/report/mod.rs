@@ -87,7 +87,7 @@ impl Report {
             }
             Goal::Below(_) => None,
         });
-        let limit = judged.or_else(|| of_kind(Kind::Limit).last()).filter(measured);
+        let limit = judged.or_else(|| of_kind(Kind::Limit).next_back()).filter(measured);
         let best_peer = of_kind(Kind::Peer).filter(measured).min_by(better);
         let goals = figure.goals.iter().map(|goal| judge(goal, figure, &rows, shmkit)).collect();
         Report { name: figure.name.clone(), unit: figure.unit, rows, goals, shmkit, limit, best_peer }
@@ -148,7 +148,7 @@ pub fn number(value: f64) -> String {
     let (whole, part) = text.split_once('.').map_or((text.as_str(), ""), |(whole, part)| (whole, part));
     let mut grouped = String::new();
     for (place, digit) in whole.chars().enumerate() {
-        if place > 0 && (whole.len() - place) % 3 == 0 && digit.is_ascii_digit() && grouped != "-" {
+        if place > 0 && (whole.len() - place).is_multiple_of(3) && digit.is_ascii_digit() && grouped != "-" {
             grouped.push(',');
         }
         grouped.push(digit);

@@ -84,7 +84,7 @@ fn queue_round_trip<P: Payload, const SPIN: bool>(stage: &Stage) -> Result {
 
 fn queue_one_way<P: Payload>(stage: &Stage) -> Result {
     let queue = Pods::<P, false>::open(&segment(stage)?, "queue")?;
-    let sends = stage.role % 2 == 0;
+    let sends = stage.role.is_multiple_of(2);
     one_way::<P, _, _>(stage, if sends { Side::Sends(queue) } else { Side::Receives(queue) })
 }
 

@@ -61,7 +61,7 @@ impl<'a> Writing<'a> {
     /// A block of at least `size` bytes with any contents, and its link. Freed unless there is a commit.
     #[inline]
     pub(crate) fn allocate(&mut self, size: u64) -> Result<(Block<'a>, u64)> {
-        let Some(note) = atomic!(self.body(), new).get(self.news) else { return Err(self.corrupt(size)) };
+        let Some(note) = atomic!(self.body(), added).get(self.news) else { return Err(self.corrupt(size)) };
         let taken = self.allocate_in(size, note)?;
         self.news += 1;
         Ok(taken)
@@ -204,8 +204,9 @@ impl<'a> Writing<'a> {
 
     // ---- bundles ----------------------------------------------------------------------------------------------------
 
-    /// A block with room for `count` links, all 0, and `extra` bytes after them; it is what `word` of the journal names then.
-    fn begin_bundle(&mut self, word: &AtomicU64, count: u64, extra: u64) -> Result<(Block<'a>, Words<'a>)> {
+    /// A block with room for `count` links, all 0, and `extra` bytes after them: a block like any other until it is retired as a
+    /// bundle.
+    pub(crate) fn plain_bundle(&mut self, count: u64, extra: u64) -> Result<(Block<'a>, u64)> {
         let header = size_of::<BundleHeader>() as u64;
         let Some(size) = count.checked_mul(8).and_then(|size| size.checked_add(header + extra)) else {
             return Err(self.corrupt(count));
@@ -218,6 +219,13 @@ impl<'a> Writing<'a> {
         atomic!(bundle, freed).store(0, Ordering::Relaxed);
         atomic!(bundle, reserved).iter().for_each(|word| word.store(0, Ordering::Relaxed));
         links.clear();
+        Ok((block, link))
+    }
+
+    /// Such a block as what `word` of the journal names.
+    fn begin_bundle(&mut self, word: &AtomicU64, count: u64, extra: u64) -> Result<(Block<'a>, Words<'a>)> {
+        let (block, link) = self.plain_bundle(count, extra)?;
+        let links = self.links(&block)?;
         self.is_more = true;
         // Release: it is a bundle before it is taken for one.
         word.store(link, Ordering::Release);
@@ -253,7 +261,7 @@ impl<'a> Writing<'a> {
     /// The newest block has a place where it stays, whatever becomes of the change.
     pub(super) fn forget_new(&mut self) {
         self.news -= 1;
-        atomic!(self.body(), new)[self.news].store(0, Ordering::Release);
+        atomic!(self.body(), added)[self.news].store(0, Ordering::Release);
     }
 
     /// Where both the journal's words for new blocks and another word name the same block: the latter counts.
@@ -264,7 +272,7 @@ impl<'a> Writing<'a> {
         // Pages of anchors stay, too.
         for bundle in bundles.into_iter().chain(atomic!(body, anchors)) {
             let bundle = bundle.load(Ordering::Relaxed);
-            for new in atomic!(body, new) {
+            for new in atomic!(body, added) {
                 if bundle != 0 && new.load(Ordering::Relaxed) == bundle {
                     new.store(0, Ordering::Release);
                 }

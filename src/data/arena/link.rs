@@ -160,13 +160,13 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Copies to `words`, as many as there are.
+    /// Copies `count` words, or all there are, to `to`, which has room for them.
     #[inline]
-    pub(crate) fn copy_to(&self, words: &mut [u64]) {
-        debug_assert!(words.len() as u64 <= self.count);
-        for (index, word) in words.iter_mut().enumerate().take(self.count as usize) {
-            // Relaxed: ordered by the fence in `read_link`. SAFETY: `index` is below `count`.
-            *word = unsafe { (*self.start.wrapping_add(index)).load(Ordering::Relaxed) };
+    pub(crate) fn copy_to(&self, to: *mut u64, count: usize) {
+        debug_assert!(count as u64 <= self.count);
+        for index in 0..count.min(self.count as usize) {
+            // Relaxed: ordered by the fence in `read_link`. SAFETY: `index` is below `count`; the caller vouches for `to`.
+            unsafe { to.add(index).write((*self.start.wrapping_add(index)).load(Ordering::Relaxed)) };
         }
     }
 
@@ -183,8 +183,8 @@ impl<'a> Words<'a> {
 
 /// What a look at a link gave.
 pub(crate) enum Seen<R> {
-    /// The link names no block: the word.
-    Nothing(u64),
+    /// The link names no block.
+    Nothing,
     /// Somebody changed it meanwhile: look again.
     Changed,
     /// What `read` gave: the block was the one the link named from before to after.
@@ -199,11 +199,23 @@ pub(crate) enum Seen<R> {
 /// `read_link`.
 #[inline]
 pub(crate) fn read_link<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
+    follow::<false, R>(view, cell, read)
+}
+
+/// As [`read_link`], for a block whose parts are blocks that are freed together with it: the link must be the same at the end,
+/// too. It is changed before the first of them is freed.
+#[inline]
+pub(crate) fn read_root<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
+    follow::<true, R>(view, cell, read)
+}
+
+#[inline(always)]
+fn follow<'a, const ROOT: bool, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
     // Acquire pairs with the release in `swing`: the block's contents are there.
     let link = cell.load(Ordering::Acquire);
     let named = Link::unpack(link);
     if named.place == 0 {
-        return Seen::Nothing(link);
+        return Seen::Nothing;
     }
     let Some(block) = view.block(named.place) else { return Seen::Changed };
     // Acquire: the second look at the link, and the contents, come after it.
@@ -212,9 +224,11 @@ pub(crate) fn read_link<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnO
         return Seen::Changed;
     }
     let value = read(block);
-    // Pairs with the release fence behind a new generation: if a word of later contents was read, that generation is seen.
+    // Pairs with the release fences behind a new generation and behind a swing: if a word of later contents was read, of this block
+    // or of one that was freed after the swing, the looks below see that.
     fence(Ordering::Acquire);
-    if block.word().load(Ordering::Relaxed) >> 24 == before >> 24 { Seen::Value(value) } else { Seen::Changed }
+    let is_same = block.word().load(Ordering::Relaxed) >> 24 == before >> 24;
+    if is_same && (!ROOT || cell.load(Ordering::Relaxed) == link) { Seen::Value(value) } else { Seen::Changed }
 }
 
 /// How often a reader tries before it asks the writers to wait.

@@ -45,7 +45,7 @@ pub(crate) mod link;
 pub(crate) mod recovery;
 
 pub(crate) use extents::Prepared;
-pub(crate) use link::{Block, Seen, View, Words, read_link};
+pub(crate) use link::{Block, Seen, View, Words, read_link, read_root};
 
 use super::guard::{Listed, refuse_deadlock};
 use crate::error::{Result, corrupt};
@@ -226,6 +226,9 @@ impl<'a> Writing<'a> {
         failpoint!("arena.ready");
         // Release pairs with the acquire in `read_link`: who sees the link sees the block's contents.
         cell.store(value, Ordering::Release);
+        // Pairs with the fence in `link::follow`: what is freed or changed from here on is not read by who does not see the new
+        // link.
+        fence(Ordering::Release);
         failpoint!("arena.swung");
         self.finish()
     }
@@ -252,7 +255,7 @@ impl<'a> Writing<'a> {
             atomic!(body, new_bundle).store(0, Ordering::Release);
             self.is_more = false;
         }
-        for word in &atomic!(body, new)[..self.news] {
+        for word in &atomic!(body, added)[..self.news] {
             word.store(0, Ordering::Release);
         }
         atomic!(body, undo).store(0, Ordering::Release);
@@ -281,7 +284,7 @@ impl<'a> Writing<'a> {
         self.free_bundle(atomic!(body, new_bundle), true)?;
         self.free_bundle(atomic!(body, garbage), false)?;
         atomic!(body, old_bundle).store(0, Ordering::Release);
-        for word in atomic!(body, new) {
+        for word in atomic!(body, added) {
             let link = word.load(Ordering::Relaxed);
             if link != 0 {
                 self.free_taken(link)?;
@@ -355,6 +358,6 @@ impl Drop for Writing<'_> {
 /// A release fence between a block's word and its contents: who reads a word of the new contents sees the new generation.
 #[inline]
 fn fence_contents() {
-    // Pairs with the acquire fence in `read_link`.
+    // Pairs with the acquire fence in `link::follow`.
     fence(Ordering::Release);
 }

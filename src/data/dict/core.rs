@@ -6,7 +6,7 @@
 //! put new   index slot = entry number (its entry is empty: readers go on);  entry = node (THE COMMIT)
 //! replace   entry = the new node (THE COMMIT): it keeps its place            delete   entry = DELETED (THE COMMIT)
 //! resize    a table is built aside, some entries with each change; root = that table (THE COMMIT)
-//! lookup    read_link(root) { index slots from the hash on; read_link(entry) { is it the key? copy } }
+//! lookup    read_root { index slots from the hash on; read_link(entry) { is it the key? copy } }
 //!           an empty slot: it is not there; both hold if the table was the dict's all the time
 //! ```
 //! Index slots are written once, and entries are appended, until the table is replaced: so a reader finds a key whose entry
@@ -15,7 +15,7 @@
 
 use super::table::{Entry, MOST_SLOTS, PAGE, PAGE_HEADER, Table, capacity_of, inline_size, pages_of};
 use crate::data::arena::link::TRIES;
-use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link};
+use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link, read_root};
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{DataError, Result, SegmentError, corrupt};
 use crate::segment::{atomic, fetch};
@@ -50,11 +50,14 @@ pub(super) enum Place<'a> {
 }
 
 impl Place<'_> {
-    /// The value that is there.
-    pub(super) fn value(&self) -> Option<Copied> {
+    /// Copies the value that is there; false if there is none.
+    pub(super) fn copy_value(&self, to: &mut Copied) -> bool {
         match self {
-            Place::Taken { node, .. } => Some(node.value()),
-            Place::Vacant { .. } => None,
+            Place::Taken { node, .. } => {
+                node.copy_value(to);
+                true
+            }
+            Place::Vacant { .. } => false,
         }
     }
 }
@@ -87,9 +90,9 @@ impl<'a> Core<'a> {
         let hash = self.hash(key);
         let view = View::new(self.arena.attachment);
         for _ in 0..TRIES {
-            match read_link(&view, self.root(), |block| Self::probe(&view, &block, key, hash, &mut read)) {
+            match read_root(&view, self.root(), |block| Self::probe(&view, &block, key, hash, &mut read)) {
                 Seen::Value(Probe::Hit(found)) => return Ok(Some(found)),
-                Seen::Value(Probe::Miss) | Seen::Nothing(_) => return Ok(None),
+                Seen::Value(Probe::Miss) | Seen::Nothing => return Ok(None),
                 Seen::Value(Probe::Broken) | Seen::Changed => view.retry(),
             }
         }
@@ -120,7 +123,7 @@ impl<'a> Core<'a> {
                 match seen {
                     Seen::Value(Some(Some(found))) => return Probe::Hit(found),
                     // Another key, deleted, or not there yet.
-                    Seen::Value(Some(None)) | Seen::Nothing(_) => {}
+                    Seen::Value(Some(None)) | Seen::Nothing => {}
                     Seen::Value(None) | Seen::Changed => return Probe::Broken,
                 }
             }
@@ -140,8 +143,8 @@ impl<'a> Core<'a> {
         Ok(found.map(|node| writing.call(|_| read(&node))))
     }
 
-    /// The next element and how far that is. Takes no lock; `None` at the end. What is added or removed meanwhile is reported.
-    pub(super) fn next(&self, cursor: &mut Cursor, length: u64) -> Result<Option<(Copied, Copied)>> {
+    /// Copies the next element. Takes no lock; false at the end. What is added or removed meanwhile is reported.
+    pub(super) fn next(&self, cursor: &mut Cursor, length: u64, to: &mut (Copied, Copied)) -> Result<bool> {
         let view = View::new(self.arena.attachment);
         for _ in 0..TRIES {
             if self.arena.length() != length {
@@ -153,9 +156,9 @@ impl<'a> Core<'a> {
                 // Another table with the same elements in the same order: go past those that were given.
                 ahead = Cursor { root, number: 0, given: 0 };
             }
-            let seen = read_link(&view, self.root(), |block| Self::step(&view, &block, &mut ahead, cursor.given));
+            let seen = read_root(&view, self.root(), |block| Self::step(&view, &block, &mut ahead, cursor.given, to));
             match seen {
-                Seen::Nothing(_) => return Ok(None),
+                Seen::Nothing => return Ok(false),
                 Seen::Value(Some(next)) if self.root().load(Ordering::Acquire) == root => {
                     *cursor = ahead;
                     return Ok(next);
@@ -163,17 +166,23 @@ impl<'a> Core<'a> {
                 _ => view.retry(),
             }
         }
-        self.next_locked(cursor)
+        self.next_locked(cursor, to)
     }
 
-    /// The element number `given` of a table, looked for from `cursor` on; `Some(None)` if there is none.
-    fn step(view: &View<'a>, block: &Block<'a>, cursor: &mut Cursor, given: u64) -> Option<Option<(Copied, Copied)>> {
+    /// The element number `given` of a table, looked for from `cursor` on; false if there is none.
+    fn step(
+        view: &View<'a>,
+        block: &Block<'a>,
+        cursor: &mut Cursor,
+        given: u64,
+        to: &mut (Copied, Copied),
+    ) -> Option<bool> {
         let table = Table::at(block)?;
         while cursor.number < table.capacity {
             let entry = table.entry(view, cursor.number)?;
             let link = entry.link().load(Ordering::Acquire);
             if link == 0 {
-                return Some(None);
+                return Some(false);
             }
             if Link::unpack(link).place == 0 {
                 cursor.number += 1;
@@ -184,27 +193,27 @@ impl<'a> Core<'a> {
                 cursor.given += 1;
                 continue;
             }
-            return match read_link(view, entry.link(), |block| Node::at(&block).map(|node| (node.key(), node.value())))
-            {
-                Seen::Value(Some(found)) => {
-                    cursor.number += 1;
-                    cursor.given += 1;
-                    Some(Some(found))
-                }
-                _ => None,
-            };
+            let seen = read_link(view, entry.link(), |block| {
+                let node = Node::at(&block)?;
+                node.copy_key(&mut to.0);
+                node.copy_value(&mut to.1);
+                Some(())
+            });
+            cursor.number += 1;
+            cursor.given += 1;
+            return matches!(seen, Seen::Value(Some(()))).then_some(true);
         }
-        Some(None)
+        Some(false)
     }
 
     #[cold]
-    fn next_locked(&self, cursor: &mut Cursor) -> Result<Option<(Copied, Copied)>> {
+    fn next_locked(&self, cursor: &mut Cursor, to: &mut (Copied, Copied)) -> Result<bool> {
         let writing = self.lock()?;
         let root = self.root().load(Ordering::Relaxed);
         let mut ahead = if cursor.root == root { *cursor } else { Cursor { root, number: 0, given: 0 } };
         let next = match root {
-            0 => Some(None),
-            root => Self::step(&writing.view, &writing.block(root)?, &mut ahead, cursor.given),
+            0 => Some(false),
+            root => Self::step(&writing.view, &writing.block(root)?, &mut ahead, cursor.given, to),
         };
         *cursor = ahead;
         next.ok_or_else(|| writing.corrupt(root))
@@ -528,7 +537,7 @@ impl<'a> Core<'a> {
         let building = self.table(writing, next.load(Ordering::Relaxed))?;
         let next_pages = atomic!(body, next_pages);
         let page = next_pages.load(Ordering::Relaxed);
-        if let Some(cell) = building.pages().get(page) {
+        if let Some(cell) = building.pages().and_then(|pages| pages.get(page)) {
             let (block, link) = writing.allocate(PAGE_HEADER + PAGE)?;
             block.words(PAGE_HEADER, PAGE / 8).ok_or_else(|| writing.corrupt(link))?.clear();
             failpoint!("dict.page");
@@ -618,7 +627,8 @@ impl<'a> Core<'a> {
         let (root, next) = (self.root().load(Ordering::Relaxed), atomic!(self.body, next).load(Ordering::Relaxed));
         for link in [root, next].into_iter().filter(|&link| link != 0) {
             census.reach(link)?;
-            for page in self.table(&writing, link)?.pages().iter() {
+            let pages = self.table(&writing, link)?.pages().ok_or_else(|| writing.corrupt(link))?;
+            for page in pages.iter() {
                 let page = page.load(Ordering::Relaxed);
                 if page != 0 {
                     census.reach(page)?;
@@ -630,7 +640,7 @@ impl<'a> Core<'a> {
         self.for_each(&writing, |link, entry, node| {
             census.reach(link)?;
             count += 1;
-            let hash = node.key().hash(seed);
+            let hash = node.hash(seed);
             if entry.hash().load(Ordering::Relaxed) != u64::from(hash) {
                 return Err(writing.corrupt(link));
             }

@@ -1,6 +1,7 @@
 //! Iterating over a dict while it is in use.
 
 use super::core::{Core, Cursor};
+use crate::data::node::Copied;
 use crate::error::Result;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -28,10 +29,12 @@ impl<K: DeserializeOwned, V: DeserializeOwned> Iterator for DictIter<'_, K, V> {
         if self.is_over {
             return None;
         }
-        let next = self.core.next(&mut self.cursor, self.length);
-        self.is_over = !matches!(next, Ok(Some(_)));
+        let mut element = (Copied::none(), Copied::none());
+        let next = self.core.next(&mut self.cursor, self.length, &mut element);
+        self.is_over = !matches!(next, Ok(true));
         match next {
-            Ok(next) => next.map(|(key, value)| Ok((key.to_key()?, value.to_value()?))),
+            Ok(true) => Some(element.0.to_key().and_then(|key| Ok((key, element.1.to_value()?)))),
+            Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
     }

@@ -238,7 +238,9 @@ impl<K, V> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        Ok(self.core().find(&Key::new(key)?, |_| ())?.is_some())
+        let mut encoded = Key::none();
+        encoded.write(key)?;
+        Ok(self.core().find(&encoded, |_| ())?.is_some())
     }
 
     /// Puts `value` for `key`. True if there was none.
@@ -251,8 +253,10 @@ impl<K, V> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let core = self.core();
-        core.insert(&Key::new(key)?, &Value::new(core.arena.attachment, value)?)
+        let (core, mut encoded, mut written) = (self.core(), Key::none(), Value::none());
+        encoded.write(key)?;
+        written.write(core.arena.attachment, value)?;
+        core.insert(&encoded, &written)
     }
 
     /// Removes the value for `key`. True if there was one.
@@ -263,7 +267,7 @@ impl<K, V> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (core, key) = (self.core(), Key::new(key)?);
+        let (core, key) = (self.core(), encode(key)?);
         let hash = core.hash(&key);
         let mut writing = core.lock()?;
         let place = core.place(&writing, &key, hash)?;
@@ -285,8 +289,8 @@ impl<K, V> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (core, key) = (self.core(), Key::new(key)?);
-        let value = |value: Option<&W>| value.map(|value| Value::new(core.arena.attachment, value)).transpose();
+        let (core, key) = (self.core(), encode(key)?);
+        let value = |value: Option<&W>| value.map(|value| write(core.arena.attachment, value)).transpose();
         let (expected, new) = (value(expected)?, value(new)?);
         let hash = core.hash(&key);
         let mut writing = core.lock()?;
@@ -309,16 +313,13 @@ impl<K, V> Dict<K, V> {
     ///
     /// # Errors
     /// As [`Dict::insert`]; those before the one that failed are there.
-    pub fn merge<Q: Serialize, W: Serialize>(&self, items: impl IntoIterator<Item = (Q, W)>) -> Result<()>
+    pub fn merge(&self, items: impl IntoIterator<Item = (K, V)>) -> Result<()>
     where
-        K: Borrow<Q>,
-        V: Borrow<W>,
+        K: Serialize,
+        V: Serialize,
     {
         let core = self.core();
-        let encoded = items.into_iter().map(|(key, value)| {
-            let (key, value) = (Key::new(&key)?, Value::new(core.arena.attachment, &value)?);
-            Ok((key, value))
-        });
+        let encoded = items.into_iter().map(|(key, value)| Ok((encode(&key)?, write(core.arena.attachment, &value)?)));
         // Before the lock: iterators and `Serialize` may run anything.
         let encoded: Vec<(Key, Value)> = encoded.collect::<Result<_>>()?;
         let mut writing = core.lock()?;
@@ -331,9 +332,25 @@ impl<K, V> Dict<K, V> {
     }
 }
 
-/// Decodes in a closure under the lock: no node with handles goes away meanwhile.
-fn decoded<V: DeserializeOwned>(writing: &mut Writing<'_>, value: Option<Copied>) -> Result<Option<V>> {
-    value.map(|value| writing.call(|_| value.to_value())).transpose()
+fn encode<Q: Serialize + ?Sized>(key: &Q) -> Result<Key> {
+    let mut encoded = Key::none();
+    encoded.write(key)?;
+    Ok(encoded)
+}
+
+fn write<W: Serialize + ?Sized>(attachment: &Attachment, value: &W) -> Result<Value> {
+    let mut written = Value::none();
+    written.write(attachment, value)?;
+    Ok(written)
+}
+
+/// Decodes the value at a place, under the lock: no node with handles goes away meanwhile.
+fn decoded<V: DeserializeOwned>(writing: &mut Writing<'_>, place: &Place<'_>) -> Result<Option<V>> {
+    let mut value = Copied::none();
+    if !place.copy_value(&mut value) {
+        return Ok(None);
+    }
+    writing.call(|_| value.to_value()).map(Some)
 }
 
 impl<K, V: DeserializeOwned> Dict<K, V> {
@@ -347,29 +364,31 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (core, key) = (self.core(), Key::new(key)?);
-        match core.find(&key, |node| node.value())? {
+        let (core, mut encoded, mut value) = (self.core(), Key::none(), Copied::none());
+        encoded.write(key)?;
+        match core.find(&encoded, |node| node.copy_value(&mut value))? {
             None => Ok(None),
-            Some(value) if value.has_handles => self.get_handles(&key, value),
-            Some(value) => value.to_value().map(Some),
+            Some(()) if value.has_handles => self.get_handles(&encoded, value),
+            Some(()) => value.to_value().map(Some),
         }
     }
 
     /// A value with handles: between the copy and the decoding its node, and with it the objects, may have gone.
     #[cold]
-    fn get_handles(&self, key: &Key, first: Copied) -> Result<Option<V>> {
+    fn get_handles(&self, key: &Key, mut value: Copied) -> Result<Option<V>> {
         let core = self.core();
-        let mut value = Some(first);
         for _ in 0..HANDLE_TRIES {
-            let Some(found) = &value else { return Ok(None) };
-            match found.to_value() {
-                Err(Error::Segment(SegmentError::Gone)) => value = core.find(key, |node| node.value())?,
+            match value.to_value() {
+                Err(Error::Segment(SegmentError::Gone)) => {}
                 decoded => return decoded.map(Some),
+            }
+            if core.find(key, |node| node.copy_value(&mut value))?.is_none() {
+                return Ok(None);
             }
         }
         let mut writing = core.lock()?;
         let place = core.place(&writing, key, core.hash(key))?;
-        decoded(&mut writing, place.value())
+        decoded(&mut writing, &place)
     }
 
     /// Puts `value` for `key` and gives what was there.
@@ -381,13 +400,13 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (core, key) = (self.core(), Key::new(key)?);
-        let (hash, value) = (core.hash(&key), Value::new(core.arena.attachment, value)?);
+        let (core, key) = (self.core(), encode(key)?);
+        let (hash, value) = (core.hash(&key), write(core.arena.attachment, value)?);
         let contents = Contents { key: &key, value: &value };
         let prepared = contents.prepare(&core.arena)?;
         let mut writing = core.lock()?;
         let place = core.place(&writing, &key, hash)?;
-        let old = decoded(&mut writing, place.value())?;
+        let old = decoded(&mut writing, &place)?;
         core.put(&mut writing, place, hash, &contents, prepared)?;
         Ok(old)
     }
@@ -400,11 +419,11 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (core, key) = (self.core(), Key::new(key)?);
+        let (core, key) = (self.core(), encode(key)?);
         let hash = core.hash(&key);
         let mut writing = core.lock()?;
         let place = core.place(&writing, &key, hash)?;
-        let old = decoded(&mut writing, place.value())?;
+        let old = decoded(&mut writing, &place)?;
         core.delete(&mut writing, &place, hash)?;
         Ok(old)
     }
@@ -434,16 +453,16 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         if let Some(value) = self.get(key)? {
             return Ok(value);
         }
-        let (core, key) = (self.core(), Key::new(key)?);
+        let (core, key) = (self.core(), encode(key)?);
         let hash = core.hash(&key);
         let mut writing = core.lock()?;
         let place = core.place(&writing, &key, hash)?;
-        if let Some(value) = decoded(&mut writing, place.value())? {
+        if let Some(value) = decoded(&mut writing, &place)? {
             return Ok(value);
         }
         let (made, value) = writing.call(|writing| {
             let made = make();
-            Value::new(writing.arena.attachment, &made).map(|value| (made, value))
+            write(writing.arena.attachment, &made).map(|value| (made, value))
         })?;
         core.put(&mut writing, place, hash, &Contents { key: &key, value: &value }, None)?;
         Ok(made)
@@ -459,14 +478,14 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         K: Borrow<Q>,
         V: Serialize,
     {
-        let (core, key) = (self.core(), Key::new(key)?);
+        let (core, key) = (self.core(), encode(key)?);
         let hash = core.hash(&key);
         let mut writing = core.lock()?;
         let place = core.place(&writing, &key, hash)?;
-        let mut value = decoded(&mut writing, place.value())?;
+        let mut value = decoded(&mut writing, &place)?;
         let (result, value) = writing.call(|writing| {
             let result = change(&mut value);
-            let encoded = value.as_ref().map(|value| Value::new(writing.arena.attachment, value)).transpose();
+            let encoded = value.as_ref().map(|value| write(writing.arena.attachment, value)).transpose();
             encoded.map(|encoded| (result, encoded))
         })?;
         match &value {
@@ -487,10 +506,13 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
     fn snapshot<R>(&self, mut element: impl FnMut(&Copied, &Copied) -> Result<R>) -> Result<Vec<R>> {
         let core = self.core();
         let mut writing = core.lock()?;
+        let (mut key, mut value) = (Copied::none(), Copied::none());
         let mut all = Vec::with_capacity((writing.length() as usize).min(1 << 20));
         writing.call(|writing| {
             core.for_each(writing, |_, _, node| {
-                all.push(element(&node.key(), &node.value())?);
+                node.copy_key(&mut key);
+                node.copy_value(&mut value);
+                all.push(element(&key, &value)?);
                 Ok(())
             })
         })?;
@@ -530,7 +552,9 @@ impl<K: DeserializeOwned, V: DeserializeOwned> Dict<K, V> {
         let mut writing = core.lock()?;
         let Some((place, hash)) = core.last(&writing)? else { return Ok(None) };
         let Place::Taken { node, .. } = &place else { return Ok(None) };
-        let (key, value) = (node.key(), node.value());
+        let (mut key, mut value) = (Copied::none(), Copied::none());
+        node.copy_key(&mut key);
+        node.copy_value(&mut value);
         let item = writing.call(|_| Ok::<_, Error>((key.to_key()?, value.to_value()?)))?;
         core.delete(&mut writing, &place, hash)?;
         Ok(Some(item))

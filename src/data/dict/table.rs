@@ -63,10 +63,7 @@ impl<'a> Entry<'a> {
 pub(super) struct Table<'a> {
     pub(super) slots: u64,
     pub(super) capacity: u64,
-    /// Index and entries of a small table.
-    small: Option<(Block<'a>, Words<'a>)>,
-    pages: Words<'a>,
-    index_pages: u64,
+    block: Block<'a>,
 }
 
 impl<'a> Table<'a> {
@@ -77,19 +74,10 @@ impl<'a> Table<'a> {
         // Relaxed: ordered by `read_link`, or by the lock.
         let slots = atomic!(header, slots).load(Ordering::Relaxed);
         let capacity = atomic!(header, capacity).load(Ordering::Relaxed);
-        let count = atomic!(header, count).load(Ordering::Relaxed);
-        if !slots.is_power_of_two() || slots > MOST_SLOTS || capacity != capacity_of(slots) {
+        if !slots.is_power_of_two() || slots > MOST_SLOTS || capacity >= slots {
             return None;
         }
-        let (index_pages, pages) = pages_of(slots);
-        if count != pages {
-            return None;
-        }
-        let small = match pages {
-            0 => Some((*block, block.words(HEADER, inline_size(slots) / 8)?)),
-            _ => None,
-        };
-        Some(Table { slots, capacity, small, pages: block.words(HEADER, pages)?, index_pages })
+        Some(Table { slots, capacity, block: *block })
     }
 
     /// Writes the header of a new table, and clears it if it is small.
@@ -101,46 +89,51 @@ impl<'a> Table<'a> {
         Some(())
     }
 
+    #[inline]
+    fn is_small(&self) -> bool {
+        self.slots <= TABLE_INLINE
+    }
+
     /// Links of its pages.
-    pub(super) fn pages(&self) -> Words<'a> {
-        self.pages
+    pub(super) fn pages(&self) -> Option<Words<'a>> {
+        self.block.words(HEADER, pages_of(self.slots).1)
     }
 
     #[inline]
     fn page(&self, view: &View<'a>, page: u64) -> Option<Block<'a>> {
         // Acquire pairs with the swing that put the page there.
-        let link = self.pages.get(page)?.load(Ordering::Acquire);
+        let link = self.block.words(HEADER + page * 8, 1)?.get(0)?.load(Ordering::Acquire);
         view.block(Link::unpack(link).place)
     }
 
+    /// An index slot; the number is below `slots`.
     #[inline]
     pub(super) fn index(&self, view: &View<'a>, slot: u64) -> Option<&'a AtomicU64> {
-        match &self.small {
-            Some((_, words)) if slot < self.slots => words.get(slot),
-            Some(_) => None,
-            None => {
-                let page = self.page(view, slot / INDEX_PAGE)?;
-                page.words(PAGE_HEADER + slot % INDEX_PAGE * 8, 1)?.get(0)
-            }
+        debug_assert!(slot < self.slots);
+        if self.is_small() {
+            return self.block.words(HEADER + slot * 8, 1)?.get(0);
         }
+        self.page(view, slot / INDEX_PAGE)?.words(PAGE_HEADER + slot % INDEX_PAGE * 8, 1)?.get(0)
     }
 
+    /// An entry, if there is one of that number.
     #[inline]
     pub(super) fn entry(&self, view: &View<'a>, number: u64) -> Option<Entry<'a>> {
         if number >= self.capacity {
             return None;
         }
-        let words = match &self.small {
-            Some((block, _)) => block.words(HEADER + self.slots * 8 + number * 16, 2)?,
-            None => {
-                let page = self.page(view, self.index_pages + number / ENTRY_PAGE)?;
-                page.words(PAGE_HEADER + number % ENTRY_PAGE * 16, 2)?
-            }
+        let words = if self.is_small() {
+            self.block.words(HEADER + self.slots * 8 + number * 16, 2)?
+        } else {
+            // More than a page of index slots: the pages of entries follow whole ones.
+            let page = self.slots / INDEX_PAGE + number / ENTRY_PAGE;
+            self.page(view, page)?.words(PAGE_HEADER + number % ENTRY_PAGE * 16, 2)?
         };
         Some(Entry { words })
     }
 }
 
+const _: () = assert!(TABLE_INLINE < INDEX_PAGE, "the index of a large table fills whole pages");
 const _: () = assert!(ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
 
 #[cfg(test)]

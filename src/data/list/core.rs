@@ -1,0 +1,547 @@
+//! The algorithm of lists.
+//!
+//! ```text
+//! root → directory { first index, chunk } … → chunks { slot … } → nodes
+//!
+//! append    slot = node (THE COMMIT);  the chunk is full: a new chunk with the node; its link in the directory = chunk (THE COMMIT)
+//! set, pop  slot = the new node, or 0 (THE COMMIT)
+//! insert, remove   the chunk copied, and the directory with it unless it is the last chunk; link or root = copy (THE COMMIT)
+//! bulk      sort, reverse, splices: chunks and directory all new, of the same nodes; root = directory (THE COMMIT)
+//! get       read_root { the last chunk that does not start after the index; read_link(chunk) { read_link(slot) { copy } } }
+//!           an empty slot: out of range
+//! ```
+//! No reader needs a length: the slots are the truth. The lock's owner has one, which the journal keeps exact. Model:
+//! `mc_list`.
+
+use super::directory::{Directory, build_chunk, chunk_size, slots};
+use crate::data::arena::link::TRIES;
+use crate::data::arena::{Arena, Seen, View, Words, Writing, read_link, read_root};
+use crate::data::node::{Contents, Copied, Key, Node, Value};
+use crate::error::{Result, SegmentError, corrupt};
+use crate::segment::atomic;
+use shmkit_layouts::containers::{CHUNK_SLOTS, ListBody};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Slots of a list's first chunk; it is replaced by one of twice the size until that is a full one.
+const FIRST_SLOTS: u64 = 6;
+/// Chunks of a list's first directory.
+const FIRST_CHUNKS: u64 = 4;
+
+/// A list's words and arena.
+#[derive(Clone, Copy)]
+pub(crate) struct Core<'a> {
+    pub(crate) arena: Arena<'a>,
+    pub(crate) body: *const ListBody,
+}
+
+/// Where an element is; for the lock's owner.
+pub(super) struct Place<'a> {
+    directory: Directory<'a>,
+    /// Its chunk, and the index of that chunk's first element.
+    chunk: u64,
+    first: u64,
+    slots: Words<'a>,
+    /// Its slot there.
+    slot: u64,
+}
+
+impl<'a> Place<'a> {
+    fn cell(&self) -> Option<&'a AtomicU64> {
+        self.slots.get(self.slot)
+    }
+
+    /// Whether no other chunk follows.
+    fn is_last(&self) -> bool {
+        self.directory.link(self.chunk + 1).is_none_or(|link| link.load(Ordering::Relaxed) == 0)
+    }
+}
+
+impl<'a> Core<'a> {
+    fn root(&self) -> &'a AtomicU64 {
+        atomic!(self.body, root)
+    }
+
+    // ---- without the lock -------------------------------------------------------------------------------------------
+
+    /// Copies an element; false if there is none of that index. Takes no lock, unless writers spoil one try after the other.
+    #[inline]
+    pub(super) fn get(&self, index: u64, to: &mut Copied) -> Result<bool> {
+        let view = View::new(self.arena.attachment);
+        for _ in 0..TRIES {
+            let seen = read_root(&view, self.root(), |block| {
+                let directory = Directory::at(&block)?;
+                let Some(chunk) = directory.find(index) else { return Some(false) };
+                let (link, first) = (directory.link(chunk)?, directory.first(chunk)?.load(Ordering::Relaxed));
+                let seen = read_link(&view, link, |block| {
+                    let Some(cell) = slots(&block)?.get(index.checked_sub(first)?) else { return Some(false) };
+                    match read_link(&view, cell, |block| Node::at(&block).map(|node| node.copy_value(to))) {
+                        Seen::Value(copied) => copied.map(|()| true),
+                        Seen::Nothing => Some(false),
+                        Seen::Changed => None,
+                    }
+                });
+                match seen {
+                    Seen::Value(found) => found,
+                    Seen::Nothing => Some(false),
+                    Seen::Changed => None,
+                }
+            });
+            match seen {
+                Seen::Value(Some(found)) => return Ok(found),
+                Seen::Nothing => return Ok(false),
+                Seen::Value(None) | Seen::Changed => view.retry(),
+            }
+        }
+        self.get_locked(index, to)
+    }
+
+    #[cold]
+    fn get_locked(&self, index: u64, to: &mut Copied) -> Result<bool> {
+        let writing = self.lock()?;
+        if index >= writing.length() {
+            return Ok(false);
+        }
+        self.node(&writing, &self.place(&writing, index)?)?.0.copy_value(to);
+        Ok(true)
+    }
+
+    // ---- with the lock ----------------------------------------------------------------------------------------------
+
+    /// The writers' lock; what a dead owner left is repaired.
+    #[inline]
+    pub(super) fn lock(&self) -> Result<Writing<'a>> {
+        self.arena.lock(|writing| self.repair(writing))
+    }
+
+    /// What a death leaves of a list beside the arena's: the memory of one that was being emptied. Idempotent.
+    pub(super) fn repair(&self, writing: &mut Writing<'a>) -> Result<()> {
+        if self.root().load(Ordering::Relaxed) == 0 { writing.reset() } else { Ok(()) }
+    }
+
+    fn directory(&self, writing: &Writing<'a>) -> Result<Directory<'a>> {
+        let root = self.root().load(Ordering::Relaxed);
+        Directory::at(&writing.block(root)?).ok_or_else(|| writing.corrupt(root))
+    }
+
+    fn chunk(&self, writing: &Writing<'a>, link: u64) -> Result<Words<'a>> {
+        slots(&writing.block(link)?).ok_or_else(|| writing.corrupt(link))
+    }
+
+    /// Where element `index` is, or would be appended. The list has a directory.
+    fn place(&self, writing: &Writing<'a>, index: u64) -> Result<Place<'a>> {
+        let wrong = || writing.corrupt(index);
+        let directory = self.directory(writing)?;
+        let chunk = directory.find(index).ok_or_else(wrong)?;
+        let link = directory.link(chunk).ok_or_else(wrong)?.load(Ordering::Relaxed);
+        let first = directory.first(chunk).ok_or_else(wrong)?.load(Ordering::Relaxed);
+        let slots = self.chunk(writing, link)?;
+        Ok(Place { directory, chunk, first, slots, slot: index.checked_sub(first).ok_or_else(wrong)? })
+    }
+
+    /// The node at a place and its link.
+    pub(super) fn node(&self, writing: &Writing<'a>, place: &Place<'a>) -> Result<(Node<'a>, u64)> {
+        let link = place.cell().map_or(0, |cell| cell.load(Ordering::Relaxed));
+        let node = Node::at(&writing.block(link)?).ok_or_else(|| writing.corrupt(link))?;
+        Ok((node, link))
+    }
+
+    /// Where element `index` is.
+    ///
+    /// # Errors
+    /// `OutOfRange`.
+    pub(super) fn element(&self, writing: &Writing<'a>, index: u64) -> Result<Place<'a>> {
+        let len = writing.length();
+        if index >= len {
+            return Err(SegmentError::OutOfRange { index, len }.into());
+        }
+        self.place(writing, index)
+    }
+
+    /// Puts another value in an element's place.
+    pub(super) fn set(&self, writing: &mut Writing<'a>, place: &Place<'a>, value: &Value) -> Result<()> {
+        let (_, old) = self.node(writing, place)?;
+        let new = contents(value, &Key::none()).place(writing, None)?;
+        let Some(cell) = place.cell() else { return Err(writing.corrupt(place.slot)) };
+        writing.retire(old)?;
+        writing.swing(cell, new, writing.length())
+    }
+
+    /// Appends a value.
+    #[inline]
+    pub(super) fn push(
+        &self,
+        writing: &mut Writing<'a>,
+        value: &Value,
+        prepared: Option<crate::data::arena::Prepared<'a>>,
+    ) -> Result<()> {
+        let length = writing.length();
+        if self.root().load(Ordering::Relaxed) == 0 {
+            self.begin(writing)?;
+        }
+        let place = self.place(writing, length)?;
+        match place.cell() {
+            Some(cell) => {
+                let new = contents(value, &Key::none()).place(writing, prepared)?;
+                writing.swing(cell, new, length + 1)
+            }
+            None => self.push_chunk(writing, value, prepared, place),
+        }
+    }
+
+    /// The first directory and chunk.
+    #[cold]
+    fn begin(&self, writing: &mut Writing<'a>) -> Result<()> {
+        let (_, link, links) = writing.new_bundle(FIRST_CHUNKS, FIRST_CHUNKS * 8)?;
+        let Some(first) = links.get(0) else { return Err(writing.corrupt(link)) };
+        self.clear_firsts(writing, link)?;
+        let (chunk, _) = writing.allocate_in(chunk_size(FIRST_SLOTS), first)?;
+        build_chunk(&chunk, FIRST_SLOTS).ok_or_else(|| writing.corrupt(link))?;
+        failpoint!("list.begun");
+        writing.swing(self.root(), link, writing.length())
+    }
+
+    fn clear_firsts(&self, writing: &Writing<'a>, link: u64) -> Result<Directory<'a>> {
+        let directory = Directory::at(&writing.block(link)?).ok_or_else(|| writing.corrupt(link))?;
+        for number in 0..directory.count {
+            if let Some(first) = directory.first(number) {
+                first.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Appends to a list whose last chunk is full.
+    #[cold]
+    fn push_chunk(
+        &self,
+        writing: &mut Writing<'a>,
+        value: &Value,
+        prepared: Option<crate::data::arena::Prepared<'a>>,
+        place: Place<'a>,
+    ) -> Result<()> {
+        let length = writing.length();
+        let capacity = place.slots.len();
+        if capacity < CHUNK_SLOTS {
+            // A small chunk becomes a larger one, in a change of its own.
+            let old = place.directory.link(place.chunk).map_or(0, |link| link.load(Ordering::Relaxed));
+            let (larger, slots) = self.new_chunk(writing, (capacity * 2).min(CHUNK_SLOTS))?;
+            for (to, from) in slots.iter().zip(place.slots.iter()) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            failpoint!("list.larger");
+            let Some(link) = place.directory.link(place.chunk) else { return Err(writing.corrupt(place.chunk)) };
+            writing.retire(old)?;
+            writing.swing(link, larger, length)?;
+            return self.push(writing, value, prepared);
+        }
+        let number = place.chunk + 1;
+        let Some(link) = place.directory.link(number) else {
+            self.copy_directory(writing, &place.directory)?;
+            return self.push(writing, value, prepared);
+        };
+        let new = contents(value, &Key::none()).place(writing, prepared)?;
+        let (chunk, slots) = self.new_chunk(writing, CHUNK_SLOTS)?;
+        let (Some(slot), Some(first)) = (slots.get(0), place.directory.first(number)) else {
+            return Err(writing.corrupt(number));
+        };
+        slot.store(new, Ordering::Relaxed);
+        // Before the link: who sees the chunk sees where it starts.
+        first.store(length, Ordering::Relaxed);
+        failpoint!("list.chunk");
+        writing.swing(link, chunk, length + 1)
+    }
+
+    fn new_chunk(&self, writing: &mut Writing<'a>, capacity: u64) -> Result<(u64, Words<'a>)> {
+        let (block, link) = writing.allocate(chunk_size(capacity))?;
+        let slots = build_chunk(&block, capacity).ok_or_else(|| writing.corrupt(link))?;
+        Ok((link, slots))
+    }
+
+    /// A directory with room for twice as many chunks, in a change of its own.
+    #[cold]
+    fn copy_directory(&self, writing: &mut Writing<'a>, old: &Directory<'a>) -> Result<()> {
+        let chunks = old.chunks();
+        let link = self.new_directory(writing, &chunks)?;
+        failpoint!("list.directory");
+        writing.retire(self.root().load(Ordering::Relaxed))?;
+        writing.swing(self.root(), link, writing.length())
+    }
+
+    /// A directory of these chunks, links and first indices, with some room: a block of the journal's.
+    fn new_directory(&self, writing: &mut Writing<'a>, chunks: &[(u64, u64)]) -> Result<u64> {
+        let count = (chunks.len() as u64 + 1).next_power_of_two().max(FIRST_CHUNKS);
+        let (link, directory) = self.plain_directory(writing, count)?;
+        for (number, &(chunk, first)) in chunks.iter().enumerate() {
+            let number = number as u64;
+            let (Some(to), Some(start)) = (directory.link(number), directory.first(number)) else {
+                return Err(writing.corrupt(link));
+            };
+            to.store(chunk, Ordering::Relaxed);
+            start.store(first, Ordering::Relaxed);
+        }
+        Ok(link)
+    }
+
+    /// A directory that does not own its chunks yet: freed without them unless there is a commit.
+    fn plain_directory(&self, writing: &mut Writing<'a>, count: u64) -> Result<(u64, Directory<'a>)> {
+        let (_, link) = writing.plain_bundle(count, count * 8)?;
+        let directory = self.clear_firsts(writing, link)?;
+        Ok((link, directory))
+    }
+
+    /// Takes the last element away.
+    pub(super) fn pop(&self, writing: &mut Writing<'a>) -> Result<()> {
+        let Some(last) = writing.length().checked_sub(1) else { return Ok(()) };
+        let place = self.place(writing, last)?;
+        let (_, old) = self.node(writing, &place)?;
+        let Some(cell) = place.cell() else { return Err(writing.corrupt(last)) };
+        writing.retire(old)?;
+        writing.swing(cell, 0, last)?;
+        if place.slot == 0 { self.tidy(writing, 1) } else { Ok(()) }
+    }
+
+    /// Frees empty chunks at the end, but for `keep`.
+    #[cold]
+    fn tidy(&self, writing: &mut Writing<'a>, keep: u64) -> Result<()> {
+        let length = writing.length();
+        loop {
+            let directory = self.directory(writing)?;
+            let Some(last) = directory.used().checked_sub(1) else { return Ok(()) };
+            let starts = |number: u64| directory.first(number).map_or(0, |first| first.load(Ordering::Relaxed));
+            // The first chunk stays, whatever is in it.
+            let is_empty = last > keep && starts(last - keep) >= length;
+            let Some(link) = directory.link(last).filter(|_| is_empty) else { return Ok(()) };
+            writing.retire(link.load(Ordering::Relaxed))?;
+            writing.swing(link, 0, length)?;
+            failpoint!("list.tidied");
+        }
+    }
+
+    /// Inserts a value before element `index`, which there is.
+    pub(super) fn insert(&self, writing: &mut Writing<'a>, index: u64, value: &Value) -> Result<()> {
+        self.tidy(writing, 0)?;
+        let length = writing.length();
+        let place = self.place(writing, index)?;
+        let mut nodes = self.nodes(writing, &place)?;
+        let new = contents(value, &Key::none()).place(writing, None)?;
+        nodes.insert(place.slot as usize, new);
+        let split = if nodes.len() as u64 > CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
+        self.replace_chunk(writing, &place, &[nodes, split], length + 1)
+    }
+
+    /// Removes an element.
+    pub(super) fn remove(&self, writing: &mut Writing<'a>, place: Place<'a>) -> Result<()> {
+        let length = writing.length();
+        if place.first + place.slot + 1 == length {
+            return self.pop(writing);
+        }
+        self.tidy(writing, 0)?;
+        // The same element, in what may be another directory.
+        let place = self.place(writing, place.first + place.slot)?;
+        let mut nodes = self.nodes(writing, &place)?;
+        writing.retire(nodes.remove(place.slot as usize))?;
+        self.replace_chunk(writing, &place, &[nodes, Vec::new()], length - 1)
+    }
+
+    /// The links of a chunk's nodes.
+    fn nodes(&self, writing: &Writing<'a>, place: &Place<'a>) -> Result<Vec<u64>> {
+        let end = match place.is_last() {
+            true => writing.length(),
+            false => place.directory.first(place.chunk + 1).map_or(0, |first| first.load(Ordering::Relaxed)),
+        };
+        let count = end.checked_sub(place.first).filter(|&count| count <= place.slots.len() && count > place.slot);
+        let Some(count) = count else { return Err(writing.corrupt(end)) };
+        Ok(place.slots.iter().take(count as usize).map(|slot| slot.load(Ordering::Relaxed)).collect())
+    }
+
+    /// One or two chunks of these nodes in the place of one, or none for no nodes. The list has `length` elements then.
+    fn replace_chunk(
+        &self,
+        writing: &mut Writing<'a>,
+        place: &Place<'a>,
+        parts: &[Vec<u64>; 2],
+        length: u64,
+    ) -> Result<()> {
+        let mut new = Vec::with_capacity(2);
+        for nodes in parts.iter().filter(|nodes| !nodes.is_empty()) {
+            let is_small = place.chunk == 0 && place.is_last() && parts[1].is_empty();
+            let capacity = if is_small { place.slots.len().max(nodes.len() as u64 * 2) } else { CHUNK_SLOTS };
+            let (link, slots) = self.new_chunk(writing, capacity.min(CHUNK_SLOTS))?;
+            slots.fill(nodes);
+            new.push((link, nodes.len() as u64));
+        }
+        failpoint!("list.copied");
+        let Some(cell) = place.directory.link(place.chunk) else { return Err(writing.corrupt(place.chunk)) };
+        let old = cell.load(Ordering::Relaxed);
+        writing.retire(old)?;
+        if let (true, [(link, _)]) = (place.is_last(), &new[..]) {
+            return writing.swing(cell, *link, length);
+        }
+        let mut chunks = place.directory.chunks();
+        let after = place.chunk as usize + 1;
+        let was = chunks.get(after).map_or(0, |&(_, first)| first.wrapping_sub(place.first));
+        let now: u64 = new.iter().map(|(_, count)| count).sum();
+        for (_, first) in &mut chunks[after..] {
+            *first = first.wrapping_sub(was).wrapping_add(now);
+        }
+        let mut first = place.first;
+        let replacement: Vec<_> = new
+            .iter()
+            .map(|&(link, count)| {
+                let chunk = (link, first);
+                first += count;
+                chunk
+            })
+            .collect();
+        chunks.splice(place.chunk as usize..after, replacement);
+        let link = self.new_directory(writing, &chunks)?;
+        failpoint!("list.directory");
+        writing.retire(self.root().load(Ordering::Relaxed))?;
+        writing.swing(self.root(), link, length)
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&self, writing: &mut Writing<'a>) -> Result<()> {
+        if self.root().load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        writing.swing(self.root(), 0, 0)?;
+        failpoint!("list.cleared");
+        writing.reset()
+    }
+
+    // ---- all of it ------------------------------------------------------------------------------------------------------
+
+    /// The links of all nodes, in order.
+    pub(super) fn all(&self, writing: &Writing<'a>) -> Result<Vec<u64>> {
+        let length = writing.length();
+        if length == 0 || self.root().load(Ordering::Relaxed) == 0 {
+            return Ok(Vec::new());
+        }
+        let mut all = Vec::new();
+        for (chunk, first) in self.directory(writing)?.chunks() {
+            if first != all.len() as u64 && first < length {
+                return Err(writing.corrupt(first));
+            }
+            for slot in self.chunk(writing, chunk)?.iter() {
+                match slot.load(Ordering::Relaxed) {
+                    0 => break,
+                    link => all.push(link),
+                }
+            }
+        }
+        if all.len() as u64 == length { Ok(all) } else { Err(writing.corrupt(all.len() as u64)) }
+    }
+
+    /// Visits the elements of a range.
+    pub(super) fn for_each(
+        &self,
+        writing: &Writing<'a>,
+        range: std::ops::Range<u64>,
+        mut visit: impl FnMut(u64, &Node<'a>) -> Result<()>,
+    ) -> Result<()> {
+        let mut index = range.start;
+        while index < range.end {
+            let place = self.place(writing, index)?;
+            let start = index;
+            for slot in place.slots.iter().skip(place.slot as usize).take((range.end - start) as usize) {
+                let link = slot.load(Ordering::Relaxed);
+                if link == 0 {
+                    break;
+                }
+                let node = Node::at(&writing.block(link)?).ok_or_else(|| writing.corrupt(link))?;
+                visit(index, &node)?;
+                index += 1;
+            }
+            if index == start {
+                return Err(writing.corrupt(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// The list of these nodes instead, in this order: some of the old ones, which are `kept`, and new ones made of `values` at
+    /// `at`. The others are freed. One change.
+    pub(super) fn rearrange(
+        &self,
+        writing: &mut Writing<'a>,
+        mut kept: Vec<u64>,
+        at: usize,
+        values: &[Value],
+        garbage: &[u64],
+    ) -> Result<()> {
+        let length = (kept.len() + values.len()) as u64;
+        if length == 0 {
+            return self.clear(writing);
+        }
+        if self.root().load(Ordering::Relaxed) == 0 {
+            self.begin(writing)?;
+        }
+        if !garbage.is_empty() {
+            writing.garbage(garbage.len() as u64)?.fill(garbage);
+            failpoint!("list.garbage");
+        }
+        if !values.is_empty() {
+            let record = writing.record(values.len() as u64)?;
+            let mut new = Vec::with_capacity(values.len());
+            for (note, value) in record.iter().zip(values) {
+                new.push(contents(value, &Key::none()).place_in(writing, note)?);
+            }
+            failpoint!("list.recorded");
+            kept.splice(at..at, new);
+        }
+        let chunks = kept.chunks(CHUNK_SLOTS as usize);
+        let count = (chunks.len() as u64 + 1).next_power_of_two().max(FIRST_CHUNKS);
+        let (_, link, links) = writing.new_bundle(count, count * 8)?;
+        let directory = self.clear_firsts(writing, link)?;
+        let is_single = chunks.len() == 1;
+        for (number, nodes) in chunks.enumerate() {
+            let number = number as u64;
+            let (Some(to), Some(first)) = (links.get(number), directory.first(number)) else {
+                return Err(writing.corrupt(link));
+            };
+            let capacity =
+                if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, CHUNK_SLOTS) } else { CHUNK_SLOTS };
+            let (block, _) = writing.allocate_in(chunk_size(capacity), to)?;
+            build_chunk(&block, capacity).ok_or_else(|| writing.corrupt(link))?.fill(nodes);
+            first.store(number * CHUNK_SLOTS, Ordering::Relaxed);
+        }
+        failpoint!("list.rearranged");
+        writing.retire_bundle(self.root().load(Ordering::Relaxed));
+        writing.swing(self.root(), link, length)
+    }
+
+    /// Checks everything, in a list that nobody is changing.
+    pub(super) fn verify(&self) -> Result<()> {
+        let writing = self.lock()?;
+        let mut census = writing.census()?;
+        let root = self.root().load(Ordering::Relaxed);
+        if root != 0 {
+            census.reach(root)?;
+            for (chunk, _) in self.directory(&writing)?.chunks() {
+                census.reach(chunk)?;
+            }
+        }
+        let mut count = 0;
+        for link in self.all(&writing)? {
+            census.reach(link)?;
+            count += 1;
+        }
+        if count != writing.length() {
+            return Err(corrupt("length of a list", count, writing.length()));
+        }
+        census.close()
+    }
+}
+
+impl Directory<'_> {
+    /// Links and first indices of the chunks that are there.
+    fn chunks(&self) -> Vec<(u64, u64)> {
+        let load = |word: Option<&AtomicU64>| word.map_or(0, |word| word.load(Ordering::Relaxed));
+        (0..self.used()).map(|number| (load(self.link(number)), load(self.first(number)))).collect()
+    }
+}
+
+fn contents<'c>(value: &'c Value, key: &'c Key) -> Contents<'c> {
+    Contents { key, value }
+}

@@ -1,0 +1,383 @@
+//! Lists: what they do, compared with `Vec`, and used by several processes at once.
+
+mod common;
+
+use proptest::prelude::*;
+use shmkit::{DataError, Error, List, Segment, SegmentError, SyncError};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+roles!(appends, changes_until_told, reads);
+
+fn segment() -> Segment {
+    Segment::anonymous().unwrap()
+}
+
+fn list<T>() -> List<T> {
+    List::new_in(&segment()).unwrap()
+}
+
+#[test]
+fn elements_are_appended_found_replaced_and_taken() {
+    let list = list::<String>();
+    assert!(list.is_empty());
+    assert_eq!(list.get(0).unwrap(), None);
+    assert_eq!(list.pop().unwrap(), None);
+    list.push("a").unwrap();
+    list.push("b").unwrap();
+    list.set(0, "A").unwrap();
+    assert_eq!(list.to_vec().unwrap(), ["A", "b"]);
+    assert_eq!(list.get(1).unwrap().as_deref(), Some("b"));
+    assert_eq!(list.get(2).unwrap(), None);
+    assert!(matches!(list.set(2, "c"), Err(Error::Segment(SegmentError::OutOfRange { index: 2, len: 2 }))));
+    list.insert(2, "c").unwrap();
+    list.insert(0, "0").unwrap();
+    assert!(matches!(list.insert(5, "x"), Err(Error::Segment(SegmentError::OutOfRange { .. }))));
+    assert_eq!(list.to_vec().unwrap(), ["0", "A", "b", "c"]);
+    assert_eq!(list.remove(1).unwrap(), "A");
+    assert_eq!(list.pop().unwrap().as_deref(), Some("c"));
+    assert_eq!(list.remove(1).unwrap(), "b");
+    assert!(list.remove(1).is_err());
+    assert_eq!(list.to_vec().unwrap(), ["0"]);
+    list.segment().verify().unwrap();
+}
+
+#[test]
+fn the_other_operations_do_what_pythons_do() {
+    let list = list::<i32>();
+    list.extend([3, 1, 2, 3]).unwrap();
+    assert_eq!(list.position(&3).unwrap(), Some(0));
+    assert_eq!(list.position(&9).unwrap(), None);
+    assert_eq!(list.count(&3).unwrap(), 2);
+    assert!(list.contains(&2).unwrap() && !list.contains(&4).unwrap());
+    list.sort().unwrap();
+    assert_eq!(list.to_vec().unwrap(), [1, 2, 3, 3]);
+    list.reverse().unwrap();
+    assert_eq!(list.slice(1..3).unwrap(), [3, 2]);
+    assert_eq!(list.slice(..=0).unwrap(), [3]);
+    assert!(list.slice(3..5).is_err());
+    list.splice(1..3, [10, 20, 30]).unwrap();
+    assert_eq!(list.to_vec().unwrap(), [3, 10, 20, 30, 1]);
+    list.splice(5.., [40]).unwrap();
+    list.remove_range(..2).unwrap();
+    assert_eq!(list.to_vec().unwrap(), [20, 30, 1, 40]);
+    list.retain(|n| n % 20 == 0).unwrap();
+    assert_eq!(list.update(1, |n| std::mem::replace(n, 41)).unwrap(), 40);
+    assert_eq!(list.iter().map(Result::unwrap).collect::<Vec<_>>(), [20, 41]);
+    list.clear().unwrap();
+    assert_eq!(list.to_vec().unwrap(), [] as [i32; 0]);
+    list.reverse().unwrap();
+    list.sort().unwrap();
+    list.remove_range(..).unwrap();
+    list.segment().verify().unwrap();
+}
+
+#[test]
+fn a_list_grows_and_shrinks_and_leaks_nothing() {
+    let list = list::<u64>();
+    let count = 5000;
+    for n in 0..count {
+        list.push(&n).unwrap();
+        if n % 500 == 0 {
+            list.segment().verify().unwrap();
+        }
+    }
+    for n in 0..count {
+        assert_eq!(list.get(n as usize).unwrap(), Some(n));
+    }
+    assert_eq!(list.get(count as usize).unwrap(), None);
+    let full = list.memory();
+    for _ in 0..3 {
+        for n in (1000..count).rev() {
+            assert_eq!(list.pop().unwrap(), Some(n));
+        }
+        list.segment().verify().unwrap();
+        for n in 1000..count {
+            list.push(&n).unwrap();
+        }
+        list.segment().verify().unwrap();
+    }
+    assert!(list.memory() <= full + full / 4, "{} bytes, {full} at first", list.memory());
+    assert_eq!(list.to_vec().unwrap(), (0..count).collect::<Vec<_>>());
+    for n in 0..600 {
+        list.insert((n * 7) as usize, &(count + n)).unwrap();
+        list.remove((n * 11 % 4000) as usize).unwrap();
+    }
+    list.segment().verify().unwrap();
+    while !list.is_empty() {
+        list.remove(0).unwrap();
+        if list.len() > 4000 {
+            list.remove_range(..100).unwrap();
+        } else if list.len() > 1000 {
+            list.remove_range(500..900).unwrap();
+        }
+    }
+    list.segment().verify().unwrap();
+    list.clear().unwrap();
+    assert!(list.memory() < 4096);
+}
+
+#[test]
+fn closures_under_the_lock_cannot_lock_again_and_a_panic_changes_nothing() {
+    let list = list::<u32>();
+    list.extend([1, 2, 3]).unwrap();
+    list.update(0, |_| assert!(matches!(list.push(&1), Err(Error::Sync(SyncError::Deadlock))))).unwrap();
+    let panicked = std::panic::catch_unwind(|| list.sort_by(|_, _| panic!("on purpose")));
+    assert!(panicked.is_err());
+    assert_eq!(list.to_vec().unwrap(), [1, 2, 3]);
+    list.push(&4).unwrap();
+    list.segment().verify().unwrap();
+}
+
+#[test]
+fn a_full_segment_or_quota_is_a_clear_error_and_changes_nothing() {
+    let segment = segment();
+    let list = segment.list::<Vec<u8>>("limited").quota(300_000).create().unwrap();
+    let error = loop {
+        if let Err(error) = list.push(&vec![1; 500]) {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::Segment(SegmentError::OutOfMemory { .. })), "{error}");
+    let len = list.len();
+    assert!(len > 200);
+    let copy = list.to_vec().unwrap();
+    assert!(list.splice(1..2, (0..1000).map(|_| vec![2; 500])).is_err());
+    assert!(list.insert(0, &vec![0; 1_000_000]).is_err());
+    assert_eq!(list.to_vec().unwrap(), copy);
+    segment.verify().unwrap();
+    list.pop().unwrap();
+    list.set(0, &vec![1; 500]).unwrap();
+    segment.verify().unwrap();
+}
+
+#[test]
+fn elements_keep_what_they_name_alive() {
+    let segment = segment();
+    let outer = List::<List<u32>>::new_in(&segment).unwrap();
+    let before = segment.objects().len();
+    for n in 0..100 {
+        let inner = List::new_in(&segment).unwrap();
+        inner.push(&n).unwrap();
+        outer.push(&inner).unwrap();
+    }
+    assert_eq!(segment.objects().len(), before + 100);
+    segment.verify().unwrap();
+    outer.reverse().unwrap();
+    outer.insert(50, &outer.get(0).unwrap().unwrap()).unwrap();
+    assert_eq!(outer.get(50).unwrap().unwrap().get(0).unwrap(), Some(99));
+    outer.remove_range(..50).unwrap();
+    segment.verify().unwrap();
+    assert_eq!(segment.objects().len(), before + 51, "one is there twice");
+    outer.splice(1..=10, [outer.get(0).unwrap().unwrap()]).unwrap();
+    assert_eq!(segment.objects().len(), before + 41);
+    let last = outer.pop().unwrap().unwrap();
+    drop(outer);
+    assert_eq!(segment.objects().len(), before, "the list is gone, and all but the one we hold");
+    assert_eq!(last.get(0).unwrap(), Some(0));
+    drop(last);
+    assert_eq!(segment.objects().len(), before - 1);
+    segment.verify().unwrap();
+}
+
+#[test]
+fn elements_of_the_wrong_type_are_an_error_and_stay() {
+    let segment = segment();
+    let texts = segment.list::<String>("l").create().unwrap();
+    texts.push("no number").unwrap();
+    let numbers = segment.list::<u8>("l").open().unwrap();
+    assert!(matches!(numbers.get(0), Err(Error::Data(DataError::Codec { action: "read the value", .. }))));
+    assert!(numbers.pop().is_err() && numbers.to_vec().is_err() && numbers.sort().is_err());
+    assert_eq!(texts.to_vec().unwrap(), ["no number"]);
+    segment.verify().unwrap();
+}
+
+// ---- compared with a model --------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Push(u32),
+    Extend(Vec<u32>),
+    Pop,
+    Insert(prop::sample::Index, u32),
+    Remove(prop::sample::Index),
+    Set(prop::sample::Index, u32),
+    Splice(prop::sample::Index, prop::sample::Index, Vec<u32>),
+    Sort,
+    Reverse,
+    Retain(u32),
+    Clear,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let index = any::<prop::sample::Index>;
+    let values = |most: usize| proptest::collection::vec(0..100u32, 0..most);
+    prop_oneof![
+        6 => (0..100u32).prop_map(Operation::Push),
+        3 => values(700).prop_map(Operation::Extend),
+        5 => Just(Operation::Pop),
+        5 => (index(), 0..100u32).prop_map(|(index, value)| Operation::Insert(index, value)),
+        5 => index().prop_map(Operation::Remove),
+        4 => (index(), 0..100u32).prop_map(|(index, value)| Operation::Set(index, value)),
+        2 => (index(), index(), values(30)).prop_map(|(a, b, values)| Operation::Splice(a, b, values)),
+        1 => Just(Operation::Sort),
+        1 => Just(Operation::Reverse),
+        1 => (2..100u32).prop_map(Operation::Retain),
+        1 => Just(Operation::Clear),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_list_does_what_a_vec_does(operations in proptest::collection::vec(operation(), 0..60)) {
+        let list = list::<u32>();
+        let mut model = Vec::<u32>::new();
+        for operation in operations {
+            let len = model.len();
+            match operation {
+                Operation::Push(value) => {
+                    list.push(&value).unwrap();
+                    model.push(value);
+                }
+                Operation::Extend(values) => {
+                    list.extend(values.iter().copied()).unwrap();
+                    model.extend(values);
+                }
+                Operation::Pop => prop_assert_eq!(list.pop().unwrap(), model.pop()),
+                Operation::Insert(index, value) => {
+                    let index = index.index(len + 1);
+                    list.insert(index, &value).unwrap();
+                    model.insert(index, value);
+                }
+                Operation::Remove(index) if len > 0 => {
+                    let index = index.index(len);
+                    prop_assert_eq!(list.remove(index).unwrap(), model.remove(index));
+                }
+                Operation::Set(index, value) if len > 0 => {
+                    let index = index.index(len);
+                    list.set(index, &value).unwrap();
+                    model[index] = value;
+                }
+                Operation::Remove(_) | Operation::Set(..) => {}
+                Operation::Splice(a, b, values) => {
+                    let (a, b) = (a.index(len + 1), b.index(len + 1));
+                    let range = a.min(b)..a.max(b);
+                    list.splice(range.clone(), values.iter().copied()).unwrap();
+                    model.splice(range, values);
+                }
+                Operation::Sort => {
+                    list.sort().unwrap();
+                    model.sort();
+                }
+                Operation::Reverse => {
+                    list.reverse().unwrap();
+                    model.reverse();
+                }
+                Operation::Retain(n) => {
+                    list.retain(|value| value % n != 0).unwrap();
+                    model.retain(|value| value % n != 0);
+                }
+                Operation::Clear => {
+                    list.clear().unwrap();
+                    model.clear();
+                }
+            }
+            prop_assert_eq!(list.len(), model.len());
+            prop_assert_eq!(list.get(model.len()).unwrap(), None);
+            for index in (0..model.len()).step_by(97).chain(model.len().checked_sub(1)) {
+                prop_assert_eq!(list.get(index).unwrap(), Some(model[index]));
+            }
+        }
+        prop_assert_eq!(list.to_vec().unwrap(), model);
+        list.segment().verify().unwrap();
+    }
+}
+
+// ---- several at once ------------------------------------------------------------------------------------------------------
+
+fn appends(arguments: &[String]) {
+    let list = Segment::open(&arguments[0]).unwrap().list::<(u32, u32)>("list").open().unwrap();
+    let me = std::process::id();
+    (0..1000).for_each(|n| list.push(&(me, n)).unwrap());
+}
+
+#[test]
+fn what_several_processes_append_is_all_there_and_in_order() {
+    let segment = common::named("list-appends");
+    let list = segment.list::<(u32, u32)>("list").create().unwrap();
+    let mut children: Vec<_> = (0..3).map(|_| common::start("appends", &[&segment.name])).collect();
+    children.iter_mut().for_each(common::Child::succeeded);
+    let all = list.to_vec().unwrap();
+    for child in &children {
+        let own: Vec<u32> = all.iter().filter(|(pid, _)| *pid == child.pid()).map(|&(_, n)| n).collect();
+        assert_eq!(own, (0..1000).collect::<Vec<_>>());
+    }
+    segment.verify().unwrap();
+}
+
+/// The first 600 elements are always there: they are replaced, and shifted by an insertion and a removal before them. Each is a
+/// number several times.
+fn changes_until_told(arguments: &[String]) {
+    let list = Segment::open(&arguments[0]).unwrap().list::<Vec<u64>>("list").open().unwrap();
+    common::say("ready");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            common::listen();
+            stop.store(true, Ordering::Relaxed);
+        });
+        let mut n = 0u64;
+        while !stop.load(Ordering::Relaxed) {
+            n += 1;
+            let value = vec![n; 1 + (n % 25) as usize];
+            list.set((n % 600) as usize, &value).unwrap();
+            list.insert((n * 7 % 600) as usize, &value).unwrap();
+            list.push(&value).unwrap();
+            list.remove((n * 13 % 600) as usize).unwrap();
+            if n % 600 == 0 {
+                list.remove_range(601..).unwrap();
+                list.reverse().unwrap();
+            }
+        }
+    });
+}
+
+fn reads(arguments: &[String]) {
+    let list = Segment::open(&arguments[0]).unwrap().list::<Vec<u64>>("list").open().unwrap();
+    for n in 0..arguments[1].parse::<usize>().unwrap() {
+        let value = list.get(n * 31 % 600).unwrap().expect("there are always 600");
+        assert!(value.len() as u64 == 1 + value[0] % 25 && value.iter().all(|&n| n == value[0]), "torn: {value:?}");
+    }
+}
+
+#[test]
+fn readers_of_a_busy_list_see_whole_elements_and_never_miss_one() {
+    let segment = common::named("list-torn");
+    let list = segment.list::<Vec<u64>>("list").create().unwrap();
+    list.extend((0..602u64).map(|n| vec![n; 1 + (n % 25) as usize])).unwrap();
+    let mut writer = common::start("changes_until_told", &[&segment.name]);
+    writer.expect("ready");
+    let mut readers: Vec<_> = (0..2).map(|_| common::start("reads", &[&segment.name, "60000"])).collect();
+    readers.iter_mut().for_each(common::Child::succeeded);
+    for _ in 0..50 {
+        writer.signal(libc::SIGSTOP);
+        (0..600).step_by(7).for_each(|index| assert!(list.get(index).unwrap().is_some()));
+        writer.signal(libc::SIGCONT);
+    }
+    writer.tell("stop");
+    writer.succeeded();
+    segment.verify().unwrap();
+}
+
+#[test]
+fn what_serde_cannot_write_is_an_error() {
+    struct Unwritable;
+    impl serde::Serialize for Unwritable {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("not today"))
+        }
+    }
+    let refused = list::<Unwritable>().push(&Unwritable).unwrap_err();
+    assert!(matches!(&refused, Error::Data(DataError::Codec { action: "write the value", .. })), "{refused}");
+}
