@@ -346,6 +346,35 @@ pub enum ChannelError {
         /// What serde said.
         why: String,
     },
+    /// Somebody shut it down at once: what was in it is gone.
+    #[error("the {what} is shut down")]
+    ShutDown {
+        /// Which channel.
+        what: &'static str,
+    },
+    /// More messages were said to be done than this process has got.
+    #[error("task_done was called more often than this process got messages")]
+    TooManyDone,
+    /// The other side does not know the same key.
+    #[error("authentication failed: {why}")]
+    Authentication {
+        /// What was wrong.
+        why: &'static str,
+    },
+    /// Somebody listens under that name already.
+    #[error("process {pid} listens as {name:?} already: close its listener, or use another name")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who listens.
+        pid: u32,
+    },
+    /// Nobody listens under that name.
+    #[error("nobody listens as {name:?}")]
+    Refused {
+        /// The name.
+        name: String,
+    },
 }
 
 /// Errors of processes.
@@ -586,6 +615,11 @@ impl Error {
                     ChannelError::EndTaken { .. } => 8,
                     ChannelError::WrongDirection { .. } => 9,
                     ChannelError::Codec { .. } => 10,
+                    ChannelError::ShutDown { .. } => 11,
+                    ChannelError::TooManyDone => 12,
+                    ChannelError::Authentication { .. } => 13,
+                    ChannelError::NameInUse { .. } => 14,
+                    ChannelError::Refused { .. } => 15,
                 }
             }
             Error::Process(error) => {

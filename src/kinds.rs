@@ -57,9 +57,11 @@ const ALL: &[&Kind] = &[
     &crate::data::dict::KIND,
     &crate::data::list::KIND,
     &crate::channel::queue::KIND,
+    &crate::channel::joinable::KIND,
     &crate::channel::pod::KIND,
     &crate::channel::pipe::KIND,
     &crate::channel::connection::KIND,
+    &crate::channel::listener::KIND,
     &crate::process::KIND,
     &crate::pool::KIND,
 ];

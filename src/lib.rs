@@ -9,7 +9,8 @@
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
-//! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
+//! | messages between processes | [`Queue`]; [`JoinableQueue`] to wait until all are done; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
+//! | a connection to a process that is no relative | [`Listener`], [`Client`] |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
 //!
@@ -35,7 +36,10 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
-pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
+pub use channel::{
+    Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
+    Receiver, Sender, Task, channel, channel_in, pipe,
+};
 pub use data::{Array, Dict, List, Value};
 pub use element::Element;
 pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};

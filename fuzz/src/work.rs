@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Barrier, Condition, Connection, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver,
-    RwLock, Segment, Semaphore, Sender, Value, channel::pipe_in,
+    Array, Barrier, Client, Condition, Connection, Event, JoinableQueue, Listener, Lock, Mutex, Once, PermitSemaphore,
+    PodQueue, Queue, RLock, Receiver, RwLock, Segment, Semaphore, Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -32,7 +32,10 @@ pub struct Opened {
     frames: Option<PodQueue<[u64; 8]>>,
     words: Option<Queue<String>>,
     locks: Option<Queue<Lock>>,
+    many: Option<Queue<String>>,
+    jobs: Option<JoinableQueue<String>>,
     ends: Option<(Connection, Connection)>,
+    listener: Option<Listener>,
     sender: Option<Sender<[u64; 3]>>,
     receiver: Option<Receiver<[u64; 3]>>,
 }
@@ -61,7 +64,10 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         frames: Some(segment.pod_queue("frames").capacity(4).create()?),
         words: Some(segment.queue("words").capacity(8).create()?),
         locks: Some(segment.queue("locks").capacity(4).create()?),
+        many: Some(segment.queue("many").unbounded(300).create()?),
+        jobs: Some(segment.joinable_queue("jobs").capacity(4).tasks(4).create()?),
         ends: Some(pipe_in(segment, true)?),
+        listener: Some(Listener::builder("meeting").segment(segment).backlog(4).bind()?),
         sender: None,
         receiver: None,
     };
@@ -74,6 +80,15 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         words.put("short".to_owned())?;
         words.put("l".repeat(LONG))?;
         locks.put(Lock::new_in(segment)?)?;
+    }
+    if let Some(many) = &opened.many {
+        many.put("m".to_owned())?;
+    }
+    if let Some(jobs) = &opened.jobs {
+        // One done, one not, one not got.
+        (0..3).try_for_each(|_| jobs.put("j".repeat(LONG)))?;
+        let _ = (jobs.get()?, jobs.get()?);
+        jobs.task_done()?;
     }
     Ok(opened)
 }
@@ -116,7 +131,10 @@ pub fn open(segment: &Segment) -> Opened {
         frames: segment.pod_queue("frames").open().ok(),
         words: segment.queue("words").open().ok(),
         locks: segment.queue("locks").open().ok(),
+        many: segment.queue("many").open().ok(),
+        jobs: segment.joinable_queue("jobs").open().ok(),
         ends: pipe_in(segment, true).ok(),
+        listener: Listener::builder("meeting").segment(segment).bind().ok(),
         sender: segment.channel("wire").open_sender().ok(),
         receiver: segment.channel("wire").open_receiver().ok(),
     }
@@ -132,6 +150,11 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     sync(opened);
     data(opened);
     channels(opened);
+    let _ = Client::builder("meeting").segment(segment).timeout(NOW).connect();
+    if let Some(listener) = &opened.listener {
+        let _ = listener.accept_timeout(NOW);
+        listener.close();
+    }
     let _ = fresh(segment);
     let _ = segment.remove("lock");
     let _ = segment.remove("words");
@@ -253,7 +276,7 @@ fn channels(opened: &Opened) {
             }
         }
     }
-    if let Some(words) = &opened.words {
+    for words in opened.words.iter().chain(&opened.many) {
         let _ = words.try_put("w".repeat(LONG));
         let _ = words.try_put("w".to_owned());
         for _ in 0..=2 * words.capacity() {
@@ -261,6 +284,16 @@ fn channels(opened: &Opened) {
                 break;
             }
         }
+    }
+    if let Some(jobs) = &opened.jobs {
+        let _ = jobs.try_put("j".repeat(LONG));
+        drop(jobs.try_get_task());
+        let _ = jobs.try_get();
+        let _ = jobs.unfinished();
+        let _ = jobs.join_timeout(NOW);
+        let _ = jobs.task_done();
+        let _ = jobs.shutdown(true);
+        let _ = jobs.join_timeout(NOW);
     }
     if let Some(Ok(lock)) = opened.locks.as_ref().map(Queue::try_get) {
         drop(lock.lock_timeout(NOW));

@@ -116,6 +116,10 @@
 #define SHMKIT_KIND_DICT UINT32_C(32)
 /* A list. */
 #define SHMKIT_KIND_LIST UINT32_C(33)
+/* A queue of serialised messages that are in it until they are done. */
+#define SHMKIT_KIND_JOINABLE_QUEUE UINT32_C(40)
+/* Where connections are asked for by name. */
+#define SHMKIT_KIND_LISTENER UINT32_C(41)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -202,6 +206,16 @@
 #define SHMKIT_ELEMENT_FORMAT UINT32_C(48)
 /* Queue flag: what a dead consumer held is dropped, not delivered again. */
 #define SHMKIT_QUEUE_AT_MOST_ONCE UINT32_C(1)
+/* State of a queue: it takes messages. */
+#define SHMKIT_QUEUE_OPEN UINT32_C(0)
+/* State of a queue: it takes no more messages; those that are in it are still got. */
+#define SHMKIT_QUEUE_CLOSED UINT32_C(1)
+/* State of a queue: it takes no more messages, and those that are in it are thrown away. */
+#define SHMKIT_QUEUE_SHUT_DOWN UINT32_C(2)
+/* Somebody has been a producer and nothing else: when nobody is any more, the queue is at its end. */
+#define SHMKIT_QUEUE_HAD_PRODUCER UINT32_C(1)
+/* Somebody has been a consumer and nothing else: when nobody is any more, putting is a broken pipe. */
+#define SHMKIT_QUEUE_HAD_CONSUMER UINT32_C(2)
 /* Message tag: nothing, 0 bytes. */
 #define SHMKIT_TAG_NONE UINT32_C(0)
 /* Message tag: a truth value, 1 byte. */
@@ -240,9 +254,9 @@
 #define SHMKIT_BROKEN_DEATH UINT32_C(3)
 /* Role of an ordinary holder. */
 #define SHMKIT_ROLE_USER UINT32_C(0)
-/* Role of a pipe's sending end, and of a connection's first end. */
+/* Role of a pipe's sending end, of a connection's first end, and of a queue's producer. */
 #define SHMKIT_ROLE_FIRST UINT32_C(1)
-/* Role of a pipe's receiving end, and of a connection's second end. */
+/* Role of a pipe's receiving end, of a connection's second end, and of a queue's consumer. */
 #define SHMKIT_ROLE_SECOND UINT32_C(2)
 /* End of a pipe: nobody has had it yet. */
 #define SHMKIT_END_NEW UINT32_C(0)
@@ -558,8 +572,8 @@ typedef struct shmkit_participant_slot {
     SHMKIT_ATOMIC(uint32_t) generation;
     /* 8: Process id in its own PID namespace. */
     SHMKIT_ATOMIC(uint32_t) pid;
-    /* 12: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved;
+    /* 12: Effective user id. */
+    SHMKIT_ATOMIC(uint32_t) uid;
     /* 16: Inode number of its PID namespace. */
     SHMKIT_ATOMIC(uint64_t) pid_namespace;
     /* 24: Start time of the process in clock ticks since boot. */
@@ -575,8 +589,8 @@ SHMKIT_ASSERT(offsetof(shmkit_participant_slot, generation) == 4, "offset of gen
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->generation) == 4, "size of generation of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, pid) == 8, "offset of pid of shmkit_participant_slot");
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->pid) == 4, "size of pid of shmkit_participant_slot");
-SHMKIT_ASSERT(offsetof(shmkit_participant_slot, reserved) == 12, "offset of reserved of shmkit_participant_slot");
-SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->reserved) == 4, "size of reserved of shmkit_participant_slot");
+SHMKIT_ASSERT(offsetof(shmkit_participant_slot, uid) == 12, "offset of uid of shmkit_participant_slot");
+SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->uid) == 4, "size of uid of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, pid_namespace) == 16, "offset of pid_namespace of shmkit_participant_slot");
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->pid_namespace) == 8, "size of pid_namespace of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, start_time) == 24, "offset of start_time of shmkit_participant_slot");
@@ -966,12 +980,16 @@ typedef struct shmkit_queue_body {
     uint64_t words_offset;
     /* 32: Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block. */
     uint64_t extents_offset;
-    /* 40: Offset of the payloads. Where there are extents, each starts with a `BlockMeta`. */
+    /* 40: Offset of the payloads; 0 where they lie in chunks. Where there are extents, each starts with a `BlockMeta`. */
     uint64_t payload_offset;
     /* 48: `QUEUE_…`. */
     uint32_t flags;
-    /* 52: Zero. */
-    uint32_t reserved0[19];
+    /* 52: Blocks whose payloads lie in one chunk; 0 where there are no chunks. */
+    uint32_t chunk_blocks;
+    /* 56: Offset of the chunks, one `ExtentRef` or 0 each; 0 where there are none. */
+    uint64_t chunks_offset;
+    /* 64: Zero. */
+    uint32_t reserved0[16];
     /* 128: Position of the next message to put. */
     SHMKIT_ATOMIC(uint64_t) tail;
     /* 136: Zero. */
@@ -984,10 +1002,14 @@ typedef struct shmkit_queue_body {
     SHMKIT_ATOMIC(uint32_t) not_empty;
     /* 388: Goes up whenever recovery leaves a block to be delivered again. */
     SHMKIT_ATOMIC(uint32_t) requeue;
-    /* 392: 1 once it is to take no more messages. */
+    /* 392: `QUEUE_OPEN`, `QUEUE_CLOSED` or `QUEUE_SHUT_DOWN`; only ever grows. */
     SHMKIT_ATOMIC(uint32_t) closed;
-    /* 396: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved3[13];
+    /* 396: Wait word: every message is done (joinable queues). */
+    SHMKIT_ATOMIC(uint32_t) all_done;
+    /* 400: `QUEUE_HAD_…`. */
+    SHMKIT_ATOMIC(uint32_t) roles;
+    /* 404: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved3[11];
     /* 448: Wait word: not full. */
     SHMKIT_ATOMIC(uint32_t) not_full;
     /* 452: Wait word: a block is free. */
@@ -1015,8 +1037,12 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, payload_offset) == 40, "offset of payl
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->payload_offset) == 8, "size of payload_offset of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, flags) == 48, "offset of flags of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->flags) == 4, "size of flags of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved0) == 52, "offset of reserved0 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved0) == 76, "size of reserved0 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, chunk_blocks) == 52, "offset of chunk_blocks of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->chunk_blocks) == 4, "size of chunk_blocks of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, chunks_offset) == 56, "offset of chunks_offset of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->chunks_offset) == 8, "size of chunks_offset of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved0) == 64, "offset of reserved0 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved0) == 64, "size of reserved0 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, tail) == 128, "offset of tail of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->tail) == 8, "size of tail of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved1) == 136, "offset of reserved1 of shmkit_queue_body");
@@ -1031,8 +1057,12 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, requeue) == 388, "offset of requeue of
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->requeue) == 4, "size of requeue of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, closed) == 392, "offset of closed of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->closed) == 4, "size of closed of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 396, "offset of reserved3 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 52, "size of reserved3 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, all_done) == 396, "offset of all_done of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->all_done) == 4, "size of all_done of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, roles) == 400, "offset of roles of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->roles) == 4, "size of roles of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 404, "offset of reserved3 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 44, "size of reserved3 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, not_full) == 448, "offset of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->not_full) == 4, "size of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, block_free) == 452, "offset of block_free of shmkit_queue_body");
@@ -1079,6 +1109,24 @@ SHMKIT_ASSERT(offsetof(shmkit_connection_body, duplex) == 16, "offset of duplex 
 SHMKIT_ASSERT(sizeof(((shmkit_connection_body *)0)->duplex) == 4, "size of duplex of shmkit_connection_body");
 SHMKIT_ASSERT(offsetof(shmkit_connection_body, reserved) == 20, "offset of reserved of shmkit_connection_body");
 SHMKIT_ASSERT(sizeof(((shmkit_connection_body *)0)->reserved) == 44, "size of reserved of shmkit_connection_body");
+
+/* Where connections are asked for: a queue of connections' second ends for whoever listens. */
+typedef struct shmkit_listener_body {
+    /* 0: Offset of the `QueueBody` from the start of this struct. */
+    SHMKIT_ALIGNED(64) uint64_t queue;
+    /* 8: Token of whoever listens, or 0. */
+    SHMKIT_ATOMIC(uint32_t) owner;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_listener_body;
+SHMKIT_ASSERT(sizeof(shmkit_listener_body) == 64, "size of shmkit_listener_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_listener_body) == 64, "alignment of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, queue) == 0, "offset of queue of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->queue) == 8, "size of queue of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, owner) == 8, "offset of owner of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->owner) == 4, "size of owner of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, reserved) == 12, "offset of reserved of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->reserved) == 52, "size of reserved of shmkit_listener_body");
 
 /* Ring between one sender and one receiver. */
 typedef struct shmkit_pipe_body {

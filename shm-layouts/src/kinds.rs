@@ -41,6 +41,10 @@ constants! { CONSTANTS:
     KIND_DICT: u32 = 32;
     /// A list.
     KIND_LIST: u32 = 33;
+    /// A queue of serialised messages that are in it until they are done.
+    KIND_JOINABLE_QUEUE: u32 = 40;
+    /// Where connections are asked for by name.
+    KIND_LISTENER: u32 = 41;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -66,6 +70,8 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_ONCE => "once",
         KIND_DICT => "dict",
         KIND_LIST => "list",
+        KIND_JOINABLE_QUEUE => "joinable queue",
+        KIND_LISTENER => "listener",
         _ => "unknown",
     }
 }

@@ -98,6 +98,7 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::QueueBody::REFLECT,
     crate::objects::BlockMeta::REFLECT,
     crate::objects::ConnectionBody::REFLECT,
+    crate::objects::ListenerBody::REFLECT,
     crate::objects::PipeBody::REFLECT,
     crate::objects::ValueBody::REFLECT,
     crate::objects::ArrayBody::REFLECT,
