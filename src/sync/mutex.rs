@@ -205,30 +205,29 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Held<'_> {
-    /// What a release is beside one compare-and-swap: a poisoned lock, a panic, a waiter.
-    #[cold]
-    #[inline(never)]
-    fn release_slow(&self) {
-        let attachment = self.object.attachment();
-        // An unwinding thread leaves the data as a killed process does: the next owner is told.
-        let _ = if self.poison {
-            claim::poison(attachment, self.word, self.what)
-        } else if self.abandon || std::thread::panicking() {
-            claim::abandon(attachment, self.word, self.what)
-        } else {
-            claim::unlock(attachment, self.word, self.what)
-        };
-    }
+/// What a release is beside one compare-and-swap: a poisoned lock, an abandoned one, a waiter. It takes the parts of a guard and
+/// not the guard: one whose address nobody is given needs no memory.
+#[cold]
+#[inline(never)]
+fn release_slow(attachment: &Attachment, word: &AtomicU32, what: &'static str, poison: bool, abandon: bool) {
+    let _ = if poison {
+        claim::poison(attachment, word, what)
+    } else if abandon {
+        claim::abandon(attachment, word, what)
+    } else {
+        claim::unlock(attachment, word, what)
+    };
 }
 
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         failpoint!("unlock.before");
-        let special = self.poison || self.abandon || std::thread::panicking();
-        if special || !claim::unlock_unwaited(self.object.attachment(), self.word) {
-            self.release_slow();
+        // An unwinding thread leaves the data as a killed process does: the next owner is told.
+        let abandon = self.abandon || std::thread::panicking();
+        let attachment = self.object.attachment();
+        if self.poison || abandon || !claim::unlock_unwaited(attachment, self.word) {
+            release_slow(attachment, self.word, self.what, self.poison, abandon);
         }
         failpoint!("unlock.after");
     }
