@@ -533,7 +533,7 @@ fn grows(arguments: &[String]) {
 #[test]
 fn processes_that_grow_a_queue_at_once_share_what_it_grows_by() {
     let segment = common::named("grow-together");
-    let queue = segment.queue::<u32>("many").unbounded(4000).create().unwrap();
+    let queue = segment.queue::<u32>("many").inline(240).unbounded(4000).create().unwrap();
     let empty = segment.memory().unwrap().0;
     let mut children: Vec<_> = (0..4).map(|_| common::start("grows", &[&segment.name])).collect();
     children.iter_mut().for_each(|child| child.expect("ready"));
