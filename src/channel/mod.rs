@@ -32,6 +32,7 @@ pub(crate) mod queue;
 mod recovery;
 mod ring;
 mod spec;
+mod waitable;
 
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use ends::{Consumer, Producer};
