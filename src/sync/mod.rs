@@ -2,6 +2,8 @@
 //!
 //! All are made of one lock word ([`crate::segment`]'s `claim`) or one count, and wait by one protocol (`wait`).
 
+#[cfg(feature = "tokio")]
+pub(crate) mod asynchronous;
 mod barrier;
 mod bounded;
 mod bridge;
@@ -21,6 +23,8 @@ mod waitable;
 pub(crate) mod waiters;
 
 pub use crate::segment::interrupt::set_interrupt_check;
+#[cfg(feature = "tokio")]
+pub use asynchronous::Async;
 pub use barrier::{Barrier, BarrierOptions};
 pub use bounded::{BoundedSemaphore, BoundedSemaphoreOptions};
 pub(crate) use bridge::{has_bridge, stop_bridge};
