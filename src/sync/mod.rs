@@ -1,6 +1,22 @@
-//! Locks, semaphores and events: between threads and processes alike, and robust against the death of whoever holds them.
+//! Locks, semaphores and all that waits: between threads and processes alike, and robust against the death of any of them.
 //!
-//! All are made of one lock word ([`crate::segment`]'s `claim`) or one count, and wait by one protocol (`wait`).
+//! | | | when somebody dies |
+//! |---|---|---|
+//! | [`Mutex`], [`Lock`] | one at a time, with or without data | the next owner is told |
+//! | [`RLock`] | one thread, as often as it likes | the next owner is told |
+//! | [`RwLock`] | many readers or one writer, with data | readers vanish; after a writer the next one, reader or writer, is told |
+//! | [`Semaphore`], [`BoundedSemaphore`] | permits that anybody gives back | a permit it had is lost, as in Python |
+//! | [`PermitSemaphore`] | permits that have owners | its permits come back |
+//! | [`Event`] | a flag | – |
+//! | [`Condition`] | waiting for a notification, the lock given up meanwhile | its notification goes to another one |
+//! | [`Barrier`] | all wait for all | broken for those who wait |
+//! | [`Once`] | done once | another one does it |
+//!
+//! [`wait_any`] waits for several of them, and for processes and descriptors; [`Readiness`] is a descriptor for an event loop, and
+//! `Async` (feature `tokio`) lets tasks wait. [`set_interrupt_check`] lets a signal end any wait.
+//!
+//! All are made of one lock word ([`crate::segment`]'s `claim`), words that name their owners, or one count, and wait by one
+//! protocol (`wait`, for several words `wait_many`).
 
 #[cfg(feature = "tokio")]
 pub(crate) mod asynchronous;
