@@ -1,7 +1,7 @@
 //! Receiving in tokio's tasks.
 
 use super::port::Patience;
-use super::{Connection, PodQueue, Queue, Received, Receiver};
+use super::{Connection, Consumer, JoinableQueue, PodQueue, Queue, Received, Receiver};
 use crate::element::Element;
 use crate::error::{ChannelError, Error, Result};
 use crate::sync::Async;
@@ -16,23 +16,28 @@ fn not_yet<R>(attempt: Result<R>) -> Result<Option<R>> {
     }
 }
 
-impl<T: DeserializeOwned> Async<Queue<T>> {
-    /// The next message, waiting while there is none.
-    ///
-    /// # Errors
-    /// As [`Queue::get`], and as [`Async::ready`].
-    pub async fn recv(&self) -> Result<T> {
-        self.take(|queue| not_yet(queue.try_get())).await
-    }
+macro_rules! queues {
+    ($($queue:ident),*) => {
+        $(impl<T: DeserializeOwned> Async<$queue<T>> {
+            /// The next message, waiting while there is none.
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($queue), "::get`], and as [`Async::ready`].")]
+            pub async fn recv(&self) -> Result<T> {
+                self.take(|queue| not_yet(queue.try_get())).await
+            }
 
-    /// As [`Async::recv`], under the queue's own name for it.
-    ///
-    /// # Errors
-    /// As [`Async::recv`].
-    pub async fn get(&self) -> Result<T> {
-        self.recv().await
-    }
+            /// As `recv`, under the queue's own name for it.
+            ///
+            /// # Errors
+            /// As `recv`.
+            pub async fn get(&self) -> Result<T> {
+                self.recv().await
+            }
+        })*
+    };
 }
+queues!(Queue, JoinableQueue, Consumer);
 
 impl<T: Element> Async<PodQueue<T>> {
     /// The next element where it lies, waiting while there is none. Its room goes back when it is dropped.

@@ -1,7 +1,7 @@
 //! When the receiving sides of channels are ready, and on which word one waits for that.
 
 use super::port::Port;
-use super::{Connection, PodQueue, Queue, Receiver};
+use super::{Connection, Consumer, JoinableQueue, PodQueue, Queue, Receiver};
 use crate::element::Element;
 use crate::error::Result;
 use crate::segment::Attachment;
@@ -21,11 +21,16 @@ impl Wakeable for Port {
     }
 }
 
-impl<T> Waits for Queue<T> {
-    fn source(&self) -> Result<Source<'_>> {
-        Ok(Source::word(self.port.clone()))
-    }
+macro_rules! queues {
+    ($($queue:ident),*) => {
+        $(impl<T> Waits for $queue<T> {
+            fn source(&self) -> Result<Source<'_>> {
+                Ok(Source::word(self.port.clone()))
+            }
+        })*
+    };
 }
+queues!(Queue, JoinableQueue, Consumer);
 
 impl<T: Element> Waits for PodQueue<T> {
     fn source(&self) -> Result<Source<'_>> {

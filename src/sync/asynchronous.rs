@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// | of | waits by |
 /// |---|---|
-/// | [`Queue`](crate::Queue) | `get`, `recv` |
+/// | [`Queue`](crate::Queue), [`JoinableQueue`](crate::JoinableQueue), [`Consumer`](crate::channel::Consumer) | `get`, `recv` |
 /// | [`PodQueue`](crate::PodQueue) | `get`, `recv` |
 /// | [`Receiver`](crate::channel::Receiver) | `recv` |
 /// | [`Connection`](crate::channel::Connection) | `recv`, `recv_bytes` |

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// | [`Event`](crate::Event), [`Once`](crate::Once) | it is set; it is done |
 /// | [`Semaphore`](crate::Semaphore), [`PermitSemaphore`](crate::PermitSemaphore) | there is a permit |
 /// | [`Lock`](crate::Lock), [`RLock`](crate::RLock) | it can be taken, be it from a dead owner |
-/// | [`Queue`](crate::Queue), [`PodQueue`](crate::PodQueue), [`Receiver`](crate::channel::Receiver), [`Connection`](crate::channel::Connection) | there is a message, or the end of the file |
+/// | queues, and what receives: [`Queue`](crate::Queue), [`JoinableQueue`](crate::JoinableQueue), [`Consumer`](crate::channel::Consumer), [`PodQueue`](crate::PodQueue), [`Receiver`](crate::channel::Receiver), [`Connection`](crate::channel::Connection) | there is a message, or the end of the file |
 /// | [`Process`](crate::Process) | it has ended |
 /// | descriptors | they can be read without waiting |
 ///
