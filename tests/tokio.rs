@@ -32,7 +32,7 @@ fn every_object_is_waited_for() {
 
         let once = Once::new().unwrap();
         let waiting = Async::new(once.clone()).unwrap();
-        let thread = later(move || drop(once.call(|| ()).unwrap()));
+        let thread = later(move || assert!(once.call(|| ()).unwrap()));
         waiting.wait().await.unwrap();
         thread.join().unwrap();
 

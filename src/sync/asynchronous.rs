@@ -57,7 +57,10 @@ impl<W: Waitable> Async<W> {
     /// # Panics
     /// Outside of a runtime, as tokio does.
     pub fn new(object: W) -> Result<Async<W>> {
-        let readiness = AsyncFd::with_interest(Readiness::new(&object)?, Interest::READABLE)?;
+        let readiness = Readiness::new(&object)?;
+        // SAFETY: a `Readiness` owns one open descriptor from its making to its drop, and always gives that one.
+        let readiness =
+            unsafe { AsyncFd::register_with_interest(readiness, Interest::READABLE) }.map_err(std::io::Error::from)?;
         Ok(Async { object, readiness })
     }
 

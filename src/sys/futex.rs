@@ -70,9 +70,9 @@ pub(crate) fn wait_any(words: &[Watched], timeout: Duration) {
         tv_sec: now.tv_sec.saturating_add(slice.as_secs().min(i64::MAX as u64) as i64 + nanoseconds / 1_000_000_000),
         tv_nsec: nanoseconds % 1_000_000_000,
     };
-    match futex::waitv(&waits, WaitvFlags::empty(), Some(&until), ClockId::Monotonic) {
-        // An older kernel, or one that filters calls: look often instead.
-        Err(Errno::NOSYS | Errno::PERM) => REFUSED.store(true, Ordering::Relaxed),
-        _ => {}
+    // An older kernel, or one that filters calls: look often instead.
+    if let Err(Errno::NOSYS | Errno::PERM) = futex::waitv(&waits, WaitvFlags::empty(), Some(&until), ClockId::Monotonic)
+    {
+        REFUSED.store(true, Ordering::Relaxed);
     }
 }
