@@ -300,10 +300,14 @@ impl Port {
         taken.ok_or_else(|| self.empty())
     }
 
+    /// Whether there is a message, or nobody is left to send one.
+    pub(super) fn is_readable(&self) -> bool {
+        self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()
+    }
+
     /// Waits until there is a message, or nobody is left to send one; false when the time is up.
     pub(super) fn poll(&self, patience: Patience) -> Result<bool> {
-        let look =
-            || -> Result<_> { Ok((self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()).then_some(())) };
+        let look = || -> Result<_> { Ok(self.is_readable().then_some(())) };
         if look()?.is_some() {
             return Ok(true);
         }
