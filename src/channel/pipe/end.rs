@@ -171,7 +171,7 @@ impl<T: Element, const SENDS: bool> End<T, SENDS> {
         match self.peer_state().load(Ordering::Acquire) {
             END_CLOSED => true,
             END_NEW => false,
-            _ => !self.object.is_held_as(Self::PEER),
+            _ => !self.object.is_held_as(&[Self::PEER]),
         }
     }
 
