@@ -85,12 +85,11 @@ impl Port {
     #[inline]
     pub(super) fn is_deserted(&self) -> bool {
         self.peers.is_some_and(|peers| match peers.had {
-            0 => !self.object.is_held_as(peers.role),
+            0 => !self.object.is_held_as(&[peers.role]),
             // Acquire pairs with the release in `enter`.
             had => {
                 self.ring.roles().load(Ordering::Acquire) & had != 0
-                    && !self.object.is_held_as(peers.role)
-                    && !self.object.is_held_as(ROLE_USER)
+                    && !self.object.is_held_as(&[peers.role, ROLE_USER])
             }
         })
     }

@@ -232,7 +232,7 @@ fn is_gone(state: &AtomicU32, object: &Object, role: u32) -> bool {
     match state.load(Ordering::Acquire) {
         END_CLOSED => true,
         END_NEW => false,
-        _ => !object.is_held_as(role),
+        _ => !object.is_held_as(&[role]),
     }
 }
 
