@@ -4,14 +4,25 @@
 //! [`crate::operation::Subject`] and its acts, and its family to [`all`].
 
 mod event;
+mod messages;
 mod mutex;
+mod pod_queue;
+mod queue;
 mod semaphore;
 
 use crate::operation::{Deed, Family, family};
 
 /// All families.
 pub fn all() -> Vec<Box<dyn Family>> {
-    vec![family("mutex", mutex::acts()), family("semaphore", semaphore::acts()), family("event", event::acts())]
+    vec![
+        family("mutex", mutex::acts()),
+        family("semaphore", semaphore::acts()),
+        family("event", event::acts()),
+        family("pod-queue", pod_queue::acts()),
+        family("queue", queue::acts::<queue::Short>()),
+        family("long-queue", queue::acts::<queue::Long>()),
+        family("handle-queue", queue::acts::<queue::Carrying>()),
+    ]
 }
 
 /// How often the deeds of these acts may have had their effect: at least and at most.
