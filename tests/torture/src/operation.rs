@@ -177,6 +177,11 @@ pub trait Subject: Sized + 'static {
     /// Judges what the deeds left, and brings the objects back to where [`Subject::create`] left them.
     fn audit(&self, segment: &Segment, deeds: &[Deed]) -> Check;
 
+    /// Whether objects keep memory when they are brought back.
+    fn may_grow() -> bool {
+        false
+    }
+
     /// Uses the objects as anybody can who finds them as [`Subject::create`] left them, and leaves them so.
     fn exercise(&self, segment: &Segment) -> Check;
 }
@@ -281,6 +286,8 @@ pub trait World {
     fn audit(&self, segment: &Segment, deeds: &[Deed]) -> Check;
     /// [`Subject::exercise`].
     fn exercise(&self, segment: &Segment) -> Check;
+    /// [`Subject::may_grow`].
+    fn may_grow(&self) -> bool;
     /// The subject itself.
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -300,6 +307,9 @@ impl<S: Subject> World for S {
     }
     fn exercise(&self, segment: &Segment) -> Check {
         Subject::exercise(self, segment)
+    }
+    fn may_grow(&self) -> bool {
+        S::may_grow()
     }
     fn as_any(&self) -> &dyn std::any::Any {
         self
