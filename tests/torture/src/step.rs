@@ -32,9 +32,11 @@ pub fn begin() {
     let _ = nix::sys::signal::raise(BEGIN);
 }
 
-/// In a child: the operation is over.
+/// In a child: the operation is over. What it holds it has still when it is killed, or ends here.
 pub fn end() {
     let _ = nix::sys::signal::raise(END);
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(0) };
 }
 
 /// Why a child that ran came to a stop.
@@ -59,6 +61,8 @@ pub struct Tracee {
     is_gone: bool,
     /// It was overdue, and has not stopped since.
     is_running: bool,
+    /// It does one instruction.
+    is_stepping: bool,
     /// Where it is to stop, and the code that belongs there.
     breakpoint: Option<(u64, i64)>,
 }
@@ -85,7 +89,7 @@ impl Tracee {
             nix::sys::signal::raise(Signal::SIGSTOP).expect("a process that may stop");
             life()
         });
-        let tracee = Tracee { pid, is_gone: false, is_running: false, breakpoint: None };
+        let tracee = Tracee { pid, is_gone: false, is_running: false, is_stepping: false, breakpoint: None };
         let stop = waitpid(pid, None);
         assert_eq!(stop, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)), "a traced child stops first");
         // It dies with its tracer.
@@ -106,6 +110,10 @@ impl Tracee {
                 Ok(WaitStatus::Stopped(_, Signal::SIGTRAP)) => return Stop::Step,
                 Ok(WaitStatus::Stopped(_, BEGIN)) => return Stop::Begin,
                 Ok(WaitStatus::Stopped(_, END)) => return Stop::End,
+                // A child of its own ended, or somebody stops processes on this machine: it was to go on.
+                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGCHLD)) => {
+                    let _ = if self.is_stepping { ptrace::step(self.pid, None) } else { ptrace::cont(self.pid, None) };
+                }
                 Ok(WaitStatus::Stopped(_, signal)) => {
                     // A fault of its own would come again for ever.
                     let place = self.place().map_or_else(String::new, |place| format!(" at {place:#x}"));
@@ -133,6 +141,7 @@ impl Tracee {
     /// Lets it run until it comes to a marker or to its breakpoint.
     pub fn run(&mut self, until: Instant) -> Stop {
         if !self.is_running {
+            self.is_stepping = false;
             if let Err(errno) = ptrace::cont(self.pid, None) {
                 return Stop::Gone(errno.to_string());
             }
@@ -158,6 +167,7 @@ impl Tracee {
         if self.is_running {
             return Stop::Overdue;
         }
+        self.is_stepping = true;
         match ptrace::step(self.pid, None) {
             Ok(()) => self.wait(until),
             Err(errno) => Stop::Gone(errno.to_string()),

@@ -1,7 +1,7 @@
 //! Arrays. Half-written elements are allowed, if the next taker is told.
 
-use super::states::{Judged, Stateful};
 use super::repaired;
+use super::states::{Judged, Stateful};
 use crate::operation::{Acts, Check, corrupt};
 use crate::step::{begin, end};
 use shmkit::{Array, Segment};
@@ -62,9 +62,6 @@ impl Stateful for Arrays {
             "fill" | "guard" => vec![mended, vec![id * 10; LEN]],
             _ => Vec::new(),
         }
-    }
-    fn reads_freely() -> bool {
-        false
     }
 }
 

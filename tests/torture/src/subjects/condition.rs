@@ -4,11 +4,13 @@ use super::repaired;
 use crate::operation::{Acts, Check, Deed, Scene, Subject, corrupt};
 use crate::step::{begin, end};
 use shmkit::sync::ConditionGuard;
-use shmkit::{Condition, Error, Segment, SyncError, Value};
+use shmkit::{Condition, Error, Event, Segment, SyncError, Value};
 use std::time::Duration;
 
 pub struct Flag {
     condition: Condition,
+    /// Never set.
+    idle: Event,
     flag: Value<u64>,
 }
 
@@ -20,11 +22,19 @@ impl Flag {
 
 impl Subject for Flag {
     fn create(segment: &Segment) -> shmkit::Result<Self> {
-        Ok(Flag { condition: segment.condition("condition").create()?, flag: segment.value("flag").create()? })
+        Ok(Flag {
+            condition: segment.condition("condition").create()?,
+            idle: segment.event("idle").create()?,
+            flag: segment.value("flag").create()?,
+        })
     }
 
     fn open(segment: &Segment) -> shmkit::Result<Self> {
-        Ok(Flag { condition: segment.condition("condition").open()?, flag: segment.value("flag").open()? })
+        Ok(Flag {
+            condition: segment.condition("condition").open()?,
+            idle: segment.event("idle").open()?,
+            flag: segment.value("flag").open()?,
+        })
     }
 
     fn release(&self, _: &[Deed]) -> Check<Option<Deed>> {
@@ -35,6 +45,11 @@ impl Subject for Flag {
             self.condition.notify_all()?;
         }
         Ok(None)
+    }
+
+    fn notice(&self) -> Check {
+        self.idle.wait_timeout(Duration::from_millis(60))?;
+        Ok(())
     }
 
     fn audit(&self, _: &Segment, _: &[Deed]) -> Check {

@@ -17,6 +17,13 @@ fn words(value: u64) -> Words {
     vec![value; 4]
 }
 
+fn whole(key: u64, value: &Words) -> Check {
+    match value.first() {
+        Some(&first) if *value == words(first) => Ok(()),
+        _ => corrupt(format!("a torn value of {key}: {value:?}")),
+    }
+}
+
 const KEYS: [u64; 3] = [1, 2, 3];
 
 impl Stateful for Table {
@@ -37,9 +44,7 @@ impl Stateful for Table {
         let items = self.dict.items()?;
         let mut state = BTreeMap::new();
         for (key, value) in &items {
-            if value.len() != 4 || value.iter().any(|word| word != &value[0]) {
-                return corrupt(format!("a torn value of {key}: {value:?}"));
-            }
+            whole(*key, value)?;
             if state.insert(*key, value[0]).is_some() {
                 return corrupt(format!("{key} is there twice: {items:?}"));
             }
@@ -51,6 +56,13 @@ impl Stateful for Table {
             return corrupt(format!("{} elements, and says {}", items.len(), self.dict.len()));
         }
         Ok(state)
+    }
+    fn peek(&self) -> Check {
+        for item in self.dict.iter() {
+            let (key, value) = item?;
+            whole(key, &value)?;
+        }
+        KEYS.into_iter().try_for_each(|key| self.dict.get(&key)?.map_or(Ok(()), |value| whole(key, &value)))
     }
     fn reset(&self) -> Check {
         self.dict.clear()?;
@@ -106,7 +118,9 @@ pub fn acts() -> Acts<Judged<Table>> {
         .act("update", |actor| {
             let more = actor.scene.id() * 100;
             begin();
-            actor.dict.update(&3, |value| value.get_or_insert_with(|| words(0)).iter_mut().for_each(|word| *word += more))?;
+            actor
+                .dict
+                .update(&3, |value| value.get_or_insert_with(|| words(0)).iter_mut().for_each(|word| *word += more))?;
             end();
             Ok(())
         })
@@ -114,10 +128,7 @@ pub fn acts() -> Acts<Judged<Table>> {
             begin();
             let value = actor.dict.get(&1)?;
             end();
-            match value {
-                Some(value) if value != words(value[0]) => corrupt(format!("a torn value: {value:?}")),
-                _ => Ok(()),
-            }
+            value.map_or(Ok(()), |value| whole(1, &value))
         })
         .act("clear", |actor| {
             begin();
@@ -134,4 +145,5 @@ pub fn acts() -> Acts<Judged<Table>> {
             end();
             Ok(())
         })
+        .alone()
 }

@@ -15,6 +15,13 @@ fn words(value: u64) -> Words {
     vec![value; 4]
 }
 
+fn whole(value: &Words) -> Check<u64> {
+    match value.first() {
+        Some(&first) if *value == words(first) => Ok(first),
+        _ => corrupt(format!("a torn element: {value:?}")),
+    }
+}
+
 const FIRST: [u64; 3] = [1, 2, 3];
 
 impl Stateful for Row {
@@ -36,10 +43,10 @@ impl Stateful for Row {
         if all.len() != self.list.len() {
             return corrupt(format!("{} elements, and says {}", all.len(), self.list.len()));
         }
-        match all.iter().find(|value| value.len() != 4 || value.iter().any(|word| word != &value[0])) {
-            Some(torn) => corrupt(format!("a torn element: {torn:?}")),
-            None => Ok(all.into_iter().map(|value| value[0]).collect()),
-        }
+        all.iter().map(whole).collect()
+    }
+    fn peek(&self) -> Check {
+        self.list.iter().try_for_each(|value| whole(&value?).map(drop))
     }
     fn reset(&self) -> Check {
         self.list.clear()?;
@@ -115,10 +122,7 @@ pub fn acts() -> Acts<Judged<Row>> {
             begin();
             let value = actor.list.get(0)?;
             end();
-            match value {
-                Some(value) if value != words(value[0]) => corrupt(format!("a torn element: {value:?}")),
-                _ => Ok(()),
-            }
+            value.map_or(Ok(()), |value| whole(&value).map(drop))
         })
         .act("reverse", |actor| {
             begin();
@@ -140,4 +144,5 @@ pub fn acts() -> Acts<Judged<Row>> {
             end();
             Ok(())
         })
+        .alone()
 }

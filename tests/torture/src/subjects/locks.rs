@@ -9,33 +9,34 @@ use shmkit::{Lock, RLock, Segment, Value};
 pub struct Locks {
     lock: Lock,
     rlock: RLock,
-    inside: Value<u64>,
+    /// Who is inside each of them.
+    inside: [Value<u64>; 2],
     count: Value<u64>,
 }
 
 impl Locks {
     fn lock(&self) -> Check<(LockGuard<'_>, bool)> {
-        let taken = repaired(self.lock.lock(), |_| self.inside.store(0))?;
-        self.expect_nobody().map(|()| taken)
+        let taken = repaired(self.lock.lock(), |_| self.inside[0].store(0))?;
+        self.expect_nobody(0).map(|()| taken)
     }
 
     fn rlock(&self) -> Check<(RLockGuard<'_>, bool)> {
-        let taken = repaired(self.rlock.lock(), |_| self.inside.store(0))?;
-        self.expect_nobody().map(|()| taken)
+        let taken = repaired(self.rlock.lock(), |_| self.inside[1].store(0))?;
+        self.expect_nobody(1).map(|()| taken)
     }
 
-    fn expect_nobody(&self) -> Check {
-        match self.inside.load() {
+    fn expect_nobody(&self, which: usize) -> Check {
+        match self.inside[which].load() {
             0 => Ok(()),
             id => corrupt(format!("the lock is free although {id} is inside")),
         }
     }
 
     /// What an owner does.
-    fn count(&self, id: u64) {
-        self.inside.store(id);
+    fn count(&self, which: usize, id: u64) {
+        self.inside[which].store(id);
         self.count.fetch_add(1);
-        self.inside.store(0);
+        self.inside[which].store(0);
     }
 }
 
@@ -44,7 +45,7 @@ impl Subject for Locks {
         Ok(Locks {
             lock: segment.lock("lock").create()?,
             rlock: segment.rlock("rlock").create()?,
-            inside: segment.value("inside").create()?,
+            inside: [segment.value("inside").create()?, segment.value("inside too").create()?],
             count: segment.value("count").create()?,
         })
     }
@@ -53,15 +54,20 @@ impl Subject for Locks {
         Ok(Locks {
             lock: segment.lock("lock").open()?,
             rlock: segment.rlock("rlock").open()?,
-            inside: segment.value("inside").open()?,
+            inside: [segment.value("inside").open()?, segment.value("inside too").open()?],
             count: segment.value("count").open()?,
         })
     }
 
     fn glance(&self, stopped: &Deed) -> Check {
-        let was_inside = self.inside.load() == stopped.id;
-        let free = self.lock.try_lock().is_ok() && self.rlock.try_lock().is_ok();
-        if was_inside && free { corrupt("a stopped owner was robbed") } else { Ok(()) }
+        let was_inside = [0, 1].map(|which| self.inside[which].load() == stopped.id);
+        // What a dead owner left is mended.
+        let lock = repaired(self.lock.try_lock(), |_| self.inside[0].store(0));
+        let rlock = repaired(self.rlock.try_lock(), |_| self.inside[1].store(0));
+        if was_inside[0] && lock.is_ok() || was_inside[1] && rlock.is_ok() {
+            return corrupt("a stopped owner was robbed");
+        }
+        Ok(())
     }
 
     fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {
@@ -103,7 +109,7 @@ pub fn acts() -> Acts<Locks> {
         .act("count", |actor| {
             begin();
             let guard = actor.lock()?;
-            actor.count(actor.scene.id());
+            actor.count(0, actor.scene.id());
             drop(guard);
             end();
             Ok(())
@@ -116,8 +122,8 @@ pub fn acts() -> Acts<Locks> {
         })
         .act("release", |actor| {
             actor.lock.acquire()?;
-            actor.inside.store(0);
-            actor.count(actor.scene.id());
+            actor.inside[0].store(0);
+            actor.count(0, actor.scene.id());
             begin();
             actor.lock.release()?;
             end();
@@ -125,7 +131,7 @@ pub fn acts() -> Acts<Locks> {
         })
         .while_waiting(|locks, scene| {
             let _guard = locks.lock()?;
-            locks.count(scene.id());
+            locks.count(0, scene.id());
             Ok(())
         })
         .act("rlock", |actor| {
@@ -138,20 +144,20 @@ pub fn acts() -> Acts<Locks> {
             begin();
             let outer = actor.rlock()?;
             let inner = actor.rlock.lock().map_err(shmkit::Error::from)?;
-            actor.count(actor.scene.id());
+            actor.count(1, actor.scene.id());
             drop((inner, outer));
             end();
             Ok(())
         })
         .while_waiting(|locks, scene| {
             let _guard = locks.rlock()?;
-            locks.count(scene.id());
+            locks.count(1, scene.id());
             Ok(())
         })
         .act("release one", |actor| {
             let outer = actor.rlock()?;
             let inner = actor.rlock.lock().map_err(shmkit::Error::from)?;
-            actor.count(actor.scene.id());
+            actor.count(1, actor.scene.id());
             begin();
             drop(inner);
             end();

@@ -23,6 +23,10 @@ pub trait Channel: Sized + 'static {
     fn try_get(&self) -> Check<Option<(u64, Option<u32>)>>;
     /// Waits in vain.
     fn get_timeout(&self, timeout: Duration) -> shmkit::Result<u64>;
+    /// Whether it keeps memory for those who have held it.
+    fn may_grow() -> bool {
+        false
+    }
     /// Looks whether something has not come back, of an empty one.
     fn check(&self) -> Check {
         Ok(())
@@ -55,16 +59,19 @@ struct Effect {
     holds: bool,
     /// It had them before it began.
     had: bool,
+    /// It lets others see that somebody had one.
+    returns: bool,
 }
 
 fn effect(act: &str) -> Effect {
-    let nothing = Effect { puts: 0, takes: 0, holds: false, had: false };
+    let nothing = Effect { puts: 0, takes: 0, holds: false, had: false, returns: false };
     match act {
         "put" | "commit" | "put to a waiter" | "wait for room" => Effect { puts: 1, ..nothing },
         "put many" => Effect { puts: 3, ..nothing },
         "get" | "get from full" | "waiter gets" => Effect { takes: 1, ..nothing },
         "get many" => Effect { takes: 2, ..nothing },
         "receive" => Effect { takes: 1, holds: true, ..nothing },
+        "give back" => Effect { returns: true, ..nothing },
         "release" => Effect { takes: 1, had: true, ..nothing },
         _ => nothing,
     }
@@ -83,7 +90,7 @@ fn judge(got: &[(u64, Option<u32>)], deeds: &[Deed]) -> Check {
         if deed.is_done {
             sure.extend(puts);
         }
-        has_takers |= effect.takes > 0;
+        has_takers |= effect.takes > 0 || effect.returns;
         if deed.is_done && !effect.holds {
             consumed.extend(&deed.notes);
         } else if effect.holds || effect.had {
@@ -193,6 +200,10 @@ impl<C: Channel> Subject for Channels<C> {
         let renamed = |deed: &Deed| Deed { act: if deed.act == "waiter" { waiter } else { deed.act }, ..deed.clone() };
         judge(&self.drain()?, &deeds.iter().map(renamed).collect::<Vec<_>>())?;
         Ok(self.fill()?)
+    }
+
+    fn may_grow() -> bool {
+        C::may_grow()
     }
 
     fn exercise(&self, _: &Segment) -> Check {

@@ -6,14 +6,18 @@
 mod array;
 mod barrier;
 mod condition;
+mod connection;
 mod dict;
 mod event;
+mod joinable;
 mod list;
 mod locks;
 mod messages;
 mod mutex;
+mod objects;
 mod once;
 mod permits;
+mod pipe;
 mod pod_queue;
 mod queue;
 mod rwlock;
@@ -28,6 +32,7 @@ use shmkit::sync::Unlocked;
 /// All families.
 pub fn all() -> Vec<Box<dyn Family>> {
     vec![
+        family("segment", objects::acts()),
         family("mutex", mutex::acts()),
         family("lock", locks::acts()),
         family("rwlock", rwlock::acts()),
@@ -45,6 +50,9 @@ pub fn all() -> Vec<Box<dyn Family>> {
         family("queue", queue::acts::<queue::Short>()),
         family("long-queue", queue::acts::<queue::Long>()),
         family("handle-queue", queue::acts::<queue::Carrying>()),
+        family("joinable-queue", joinable::acts()),
+        family("connection", connection::acts()),
+        family("pipe", pipe::acts()),
     ]
 }
 

@@ -21,9 +21,9 @@ pub trait Stateful: Sized + 'static {
     fn reset(&self) -> Check;
     /// The states an act leads through, in which its killed author may leave it; none if it changes nothing.
     fn steps(act: &str, id: u64, before: &Self::State) -> Vec<Self::State>;
-    /// Whether it can be read while a writer is stopped.
-    fn reads_freely() -> bool {
-        true
+    /// Reads what can be read without waiting for a writer who is stopped.
+    fn peek(&self) -> Check {
+        Ok(())
     }
     /// What else there is to use.
     fn use_otherwise(&self) -> Check {
@@ -75,7 +75,7 @@ impl<D: Stateful> Subject for Judged<D> {
     }
 
     fn glance(&self, _: &Deed) -> Check {
-        if D::reads_freely() { self.read().map(drop) } else { Ok(()) }
+        self.peek()
     }
 
     fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {

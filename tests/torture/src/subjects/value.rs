@@ -35,6 +35,9 @@ impl Stateful for Values {
         }
         corrupt(format!("a torn value: {large:?}"))
     }
+    fn peek(&self) -> Check {
+        self.read().map(drop)
+    }
     fn reset(&self) -> Check {
         self.small.set(1)?;
         Ok(self.large.set([1; 6])?)
