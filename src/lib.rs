@@ -34,7 +34,10 @@ mod sys;
 
 pub use bytemuck;
 pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
-pub use data::{Array, Dict, List, Value};
+pub use data::{
+    Array, Counter, Dict, FrozenArray, FrozenBytes, FrozenDict, FrozenStr, List, Namespace, Scalar, ShardedDict,
+    ShareableList, SharedMemory, Value,
+};
 pub use element::Element;
 pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use pool::{AsyncResult, Pool};

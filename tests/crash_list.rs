@@ -44,7 +44,15 @@ fn script(scenario: &str) -> (usize, Vec<Change>) {
         // Around the ends of full chunks and of the directory.
         "large" => {
             let mut changes = vec![Push(1), Push(2), Push(3), Pop, Pop, Pop, Pop, Push(4), Insert(600, 5), Remove(600)];
-            changes.extend([Insert(5, 6), Remove(2047), Remove(1), Splice(500, 520, 3), Reverse, Push(1), Insert(1, 1)]);
+            changes.extend([
+                Insert(5, 6),
+                Remove(2047),
+                Remove(1),
+                Splice(500, 520, 3),
+                Reverse,
+                Push(1),
+                Insert(1, 1),
+            ]);
             (2047, changes)
         }
         other => panic!("unknown scenario {other}"),

@@ -169,8 +169,8 @@ pub const WORDS: &[Word] = &[
 mod tests {
     use super::*;
     use crate::words::{
-        Anchor, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, NodeInfo, Piece,
-        Slot, Task, Token, Unit,
+        Anchor, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, NodeInfo,
+        Piece, Slot, Task, Token, Unit,
     };
 
     fn mask(word: &str, field: &str) -> u64 {

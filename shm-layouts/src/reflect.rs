@@ -114,8 +114,7 @@ pub const STRUCTS: &[Struct] = &[
 ];
 
 /// Every group of constants, in the order of SPEC.md.
-pub const CONSTANTS: &[&[Constant]] =
-    &[
+pub const CONSTANTS: &[&[Constant]] = &[
     crate::segment::CONSTANTS,
     crate::kinds::CONSTANTS,
     crate::words::CONSTANTS,

@@ -325,11 +325,7 @@ fn reference(extent: &Extent) -> u64 {
 }
 
 /// The words of a list of extents; `None` if there is none.
-pub(super) fn list<'a>(
-    attachment: &'a Attachment,
-    table: u64,
-    what: &'static str,
-) -> Result<Option<Words<'a>>> {
+pub(super) fn list<'a>(attachment: &'a Attachment, table: u64, what: &'static str) -> Result<Option<Words<'a>>> {
     if table == 0 {
         return Ok(None);
     }

@@ -210,11 +210,7 @@ pub(crate) fn read_root<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnO
 }
 
 #[inline(always)]
-fn follow<'a, const ROOT: bool, R>(
-    view: &View<'a>,
-    cell: &AtomicU64,
-    read: impl FnOnce(Block<'a>) -> R,
-) -> Seen<R> {
+fn follow<'a, const ROOT: bool, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
     // Acquire pairs with the release in `swing`: the block's contents are there.
     let link = cell.load(Ordering::Acquire);
     let named = Link::unpack(link);

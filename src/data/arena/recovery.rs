@@ -193,13 +193,7 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    fn count_block(
-        &self,
-        block: &Block<'a>,
-        class: u32,
-        free: &mut BTreeSet<u64>,
-        census: &mut Census,
-    ) -> Result<()> {
+    fn count_block(&self, block: &Block<'a>, class: u32, free: &mut BTreeSet<u64>, census: &mut Census) -> Result<()> {
         let word = block.word().load(Ordering::Relaxed);
         let piece = Piece::unpack(word);
         let is_right = match piece.state {

@@ -500,7 +500,8 @@ impl<'a> Core<'a> {
             let (Some(to), Some(first)) = (links.get(number), directory.first(number)) else {
                 return Err(writing.corrupt(link));
             };
-            let capacity = if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, CHUNK_SLOTS) } else { CHUNK_SLOTS };
+            let capacity =
+                if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, CHUNK_SLOTS) } else { CHUNK_SLOTS };
             let (block, _) = writing.allocate_in(chunk_size(capacity), to)?;
             build_chunk(&block, capacity).ok_or_else(|| writing.corrupt(link))?.fill(nodes);
             first.store(number * CHUNK_SLOTS, Ordering::Relaxed);

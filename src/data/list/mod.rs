@@ -158,7 +158,8 @@ impl<T> List<T> {
     #[inline]
     fn core(&self) -> Core<'_> {
         let object = self.object.reference.id.index;
-        let arena = Arena { attachment: self.object.attachment(), body: self.arena, object, part: (0, 1), what: "list" };
+        let arena =
+            Arena { attachment: self.object.attachment(), body: self.arena, object, part: (0, 1), what: "list" };
         Core { arena, body: self.body }
     }
 
@@ -244,12 +245,6 @@ fn bounds(range: &impl RangeBounds<usize>, len: u64) -> Result<Range<u64>> {
     Ok(start..end)
 }
 
-fn write<W: Serialize + ?Sized>(attachment: &Attachment, value: &W) -> Result<Value> {
-    let mut written = Value::none();
-    written.write(attachment, value)?;
-    Ok(written)
-}
-
 /// Decodes a node's value, under the lock: its objects do not go away meanwhile.
 fn decoded<T: DeserializeOwned>(writing: &mut Writing<'_>, node: &Node<'_>) -> Result<T> {
     let mut value = Copied::none();
@@ -282,7 +277,7 @@ impl<T> List<T> {
         T: Borrow<W>,
     {
         let core = self.core();
-        let written = write(core.arena.attachment, value)?;
+        let written = Value::of(core.arena.attachment, value)?;
         let mut writing = core.lock()?;
         let len = writing.length();
         match (index as u64).cmp(&len) {
@@ -346,7 +341,7 @@ impl<T> List<T> {
 
     fn compare<W: Serialize + ?Sized>(&self, value: &W, mut equal: impl FnMut(usize)) -> Result<()> {
         let core = self.core();
-        let written = write(core.arena.attachment, value)?;
+        let written = Value::of(core.arena.attachment, value)?;
         let writing = core.lock()?;
         core.for_each(&writing, 0..writing.length(), |index, node| {
             if node.has_value(&written) {
@@ -366,7 +361,7 @@ impl<T> List<T> {
     {
         let core = self.core();
         // Before the lock: iterators and `Serialize` may run anything.
-        let written = values.into_iter().map(|value| write(core.arena.attachment, &value));
+        let written = values.into_iter().map(|value| Value::of(core.arena.attachment, &value));
         let written: Vec<Value> = written.collect::<Result<_>>()?;
         let mut writing = core.lock()?;
         written.iter().try_for_each(|value| core.push(&mut writing, value, None))
@@ -385,7 +380,7 @@ impl<T> List<T> {
         T: Borrow<W>,
     {
         let attachment = self.object.attachment();
-        let written = values.into_iter().map(|value| write(attachment, &value)).collect::<Result<Vec<_>>>()?;
+        let written = values.into_iter().map(|value| Value::of(attachment, &value)).collect::<Result<Vec<_>>>()?;
         self.replace(range, &written)
     }
 }
@@ -471,7 +466,7 @@ impl<T: DeserializeOwned> List<T> {
         let mut value = decoded(&mut writing, &node)?;
         let (result, written) = writing.call(|writing| {
             let result = change(&mut value);
-            write(writing.arena.attachment, &value).map(|written| (result, written))
+            Value::of(writing.arena.attachment, &value).map(|written| (result, written))
         })?;
         core.set(&mut writing, &place, &written)?;
         Ok(result)
@@ -560,7 +555,11 @@ impl<T: DeserializeOwned> List<T> {
             core.for_each(writing, 0..length, |index, node| {
                 node.copy_value(&mut value);
                 let link = links[index as usize];
-                if keep(&value.to_value()?) { kept.push(link) } else { garbage.push(link) }
+                if keep(&value.to_value()?) {
+                    kept.push(link)
+                } else {
+                    garbage.push(link)
+                }
                 Ok(())
             })
         })?;
