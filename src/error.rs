@@ -266,6 +266,12 @@ pub enum SyncError {
     /// Locked by this thread already.
     #[error("the lock is held by this thread already: waiting for it would never end")]
     Deadlock,
+    /// The barrier is broken, or was while this party waited.
+    #[error("the barrier is broken: {cause}; `reset` makes it whole")]
+    BrokenBarrier {
+        /// Why.
+        cause: &'static str,
+    },
     /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
     #[error("the wait was interrupted by a signal")]
     Interrupted,
@@ -384,6 +390,14 @@ pub enum ProcessError {
         /// The process that started it.
         parent: u32,
     },
+    /// The start method was chosen before.
+    #[error(
+        "the start method is {method} already: it is chosen once for the program; a builder's `start_method` is free"
+    )]
+    MethodFixed {
+        /// The chosen one.
+        method: crate::process::StartMethod,
+    },
     /// It ended, but not with a success.
     #[error("process {name:?} failed: {how}")]
     Failed {
@@ -445,6 +459,9 @@ pub enum TaskError {
         exit_code: Option<i32>,
         /// The task.
         task: u64,
+        /// The most memory it had, in bytes, if the system said so; what the pool's process had when it started the worker counts,
+        /// too.
+        peak_rss: Option<u64>,
     },
     /// The task panicked.
     #[error("task {task} panicked: {message}")]
@@ -479,6 +496,20 @@ pub enum TaskError {
     /// The pool was neither closed nor terminated.
     #[error("the pool is open: close or terminate it before joining it")]
     PoolOpen,
+    /// The task was cancelled.
+    #[error("task {task} was cancelled")]
+    Cancelled {
+        /// The task.
+        task: u64,
+    },
+    /// The task ran for longer than it was allowed.
+    #[error("task {task} did not end within {limit:?}")]
+    DeadlineExceeded {
+        /// The task.
+        task: u64,
+        /// How long it may run.
+        limit: Duration,
+    },
     /// The result was taken before.
     #[error("the result was taken already: it is given once")]
     Taken,
@@ -536,6 +567,7 @@ impl Error {
                     SyncError::TooManyPermits { .. } => 6,
                     SyncError::Deadlock => 7,
                     SyncError::Interrupted => 8,
+                    SyncError::BrokenBarrier { .. } => 9,
                 }
             }
             Error::Channel(error) => {
@@ -560,6 +592,7 @@ impl Error {
                     ProcessError::TimedOut { .. } => 4,
                     ProcessError::NotChild { .. } => 5,
                     ProcessError::Failed { .. } => 6,
+                    ProcessError::MethodFixed { .. } => 7,
                 }
             }
             Error::Task(error) => {
@@ -572,6 +605,8 @@ impl Error {
                     TaskError::Taken => 6,
                     TaskError::BrokenPool { .. } => 7,
                     TaskError::PoolOpen => 8,
+                    TaskError::Cancelled { .. } => 9,
+                    TaskError::DeadlineExceeded { .. } => 10,
                 }
             }
             Error::Data(error) => {

@@ -20,6 +20,8 @@
 #[macro_use]
 #[doc(hidden)]
 pub mod failpoint;
+#[macro_use]
+mod trace;
 
 pub mod channel;
 pub mod data;
@@ -44,9 +46,11 @@ pub use pool::{AsyncResult, Pool};
 pub use process::{
     ExitStatus, Outcome, Process, Run, Target, active_children, cpu_count, current_process, parent_process,
 };
-pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session};
+pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session, set_spin_time};
 pub use shmkit_macros::{Element, main};
-pub use sync::{BoundedSemaphore, Event, Lock, LockError, Mutex, PermitSemaphore, RLock, Semaphore};
+pub use sync::{
+    Barrier, BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore,
+};
 pub use sys::SysError;
 
 /// The snippets of the README are tests.

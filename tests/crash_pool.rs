@@ -37,7 +37,8 @@ fn killed_at(point: &str, nth: u32, retries: u32) -> Result<u64, Error> {
 const HARMLESS: &[(&str, u32)] = &[("worker.before_claim", 1), ("worker.replied", 2)];
 
 /// Points at which the worker dies as the owner of the task.
-const FATAL: &[(&str, u32)] = &[("worker.claimed", 1), ("queue.decoded", 1), ("worker.took", 1), ("queue.filled", 2)];
+const FATAL: &[(&str, u32)] =
+    &[("worker.claimed", 1), ("queue.decoded", 1), ("worker.took", 1), ("queue.filled", 2), ("worker.ended", 2)];
 
 #[test]
 fn nothing_is_lost_where_the_task_is_not_the_dead_ones() {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use shmkit::segment::gc;
+use shmkit::segment::{gc, list};
 use shmkit::{LifePolicy, Mutex, Segment, Semaphore, failpoint};
 
 roles!(creates, operates, holds, dies_with_much, recovers, collects);
@@ -67,6 +67,14 @@ fn holds(arguments: &[String]) {
     common::listen();
 }
 
+/// Waits until the kernel has let go of a child that has ended: this process is the only one in the segment, if it is in it.
+fn settle(name: &str) {
+    let alone = |pids: &[u32]| {
+        pids.iter().all(|&pid| pid == std::process::id() || std::path::Path::new(&format!("/proc/{pid}")).exists())
+    };
+    common::until(|| list().unwrap().iter().all(|info| info.name != name || alone(&info.participants)));
+}
+
 /// Kills a child at the `nth` passage of a kill point, for 1, 2, …, until it is not reached any more; gives how often.
 fn kill_at_every(role: &str, point: &str, arguments: &[&str], mut after: impl FnMut(u32)) -> u32 {
     for nth in 1.. {
@@ -74,6 +82,7 @@ fn kill_at_every(role: &str, point: &str, arguments: &[&str], mut after: impl Fn
         let mut all = vec![arguments[0], point, &number];
         all.extend(&arguments[1..]);
         let status = common::start(role, &all).end();
+        settle(arguments[0]);
         after(nth);
         if status.success() {
             return nth - 1;
@@ -228,6 +237,7 @@ fn killed_while_adding_a_chunk_of_references() {
     for holder in &mut holders {
         holder.kill();
     }
+    common::until(|| segment.participants() == [std::process::id()]);
     segment.remove("shared").unwrap();
     drop(shared);
     segment.verify().unwrap();
@@ -242,6 +252,7 @@ fn killed_while_destroying_chunks_of_references() {
         for holder in &mut holders {
             holder.kill();
         }
+        common::until(|| segment.participants() == [std::process::id()]);
         segment.recover();
         drop(shared);
         // Only its name keeps it alive now: whoever removes that destroys it.

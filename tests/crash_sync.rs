@@ -5,7 +5,7 @@ mod common;
 use shmkit::{Segment, failpoint};
 use std::os::unix::process::ExitStatusExt;
 
-roles!(operates);
+roles!(operates, waits_among_signals, has_both);
 
 /// Does one thing with the objects of a segment, and dies at the kill point.
 fn operates(arguments: &[String]) {
@@ -105,4 +105,48 @@ fn killed_at_every_step() {
         assert_eq!(*mutex.lock().unwrap(), row.value + 1, "{what}");
         segment.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
     }
+}
+
+/// Waits for what a dead process has, while signals come faster than a slice of its sleep ends.
+fn waits_among_signals(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let mutex = segment.mutex::<u64>("mutex").open().unwrap();
+    let messages = segment.pod_queue::<u64>("messages").open().unwrap();
+    extern "C" fn nothing(_: i32) {}
+    let interval = libc::timeval { tv_sec: 0, tv_usec: 500 };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the handler does nothing; the timer is initialised.
+    unsafe {
+        libc::signal(libc::SIGALRM, nothing as *const () as libc::sighandler_t);
+        libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
+    }
+    common::say("ready");
+    common::listen();
+    assert!(mutex.lock().unwrap_err().is_owner_died());
+    assert_eq!(messages.recv().unwrap().redelivered(), 1);
+}
+
+/// Has the mutex and a message until it is killed.
+fn has_both(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let mutex = segment.mutex::<u64>("mutex").open().unwrap();
+    let messages = segment.pod_queue::<u64>("messages").open().unwrap();
+    let _both = (mutex.lock().unwrap(), messages.recv().unwrap());
+    common::say("has");
+    common::listen();
+}
+
+#[test]
+fn who_is_interrupted_again_and_again_notices_a_death_all_the_same() {
+    let segment = common::named("crash-signals");
+    let _mutex = segment.mutex::<u64>("mutex").create().unwrap();
+    let messages = segment.pod_queue::<u64>("messages").create().unwrap();
+    messages.put(7).unwrap();
+    let mut holder = common::start("has_both", &[&segment.name]);
+    holder.expect("has");
+    let mut waiter = common::start("waits_among_signals", &[&segment.name]);
+    waiter.expect("ready");
+    waiter.tell("go");
+    holder.kill();
+    waiter.succeeded();
 }

@@ -4,7 +4,7 @@ mod common;
 
 use shmkit::{Segment, failpoint};
 
-roles!(permits, recovers);
+roles!(barrier, once, permits, recovers, rwlock);
 
 /// In a child: the segment, and once the parent says so, the kill point that is to be armed.
 fn prepare(arguments: &[String]) -> Segment {
@@ -70,5 +70,223 @@ fn permits_come_back_although_their_recoverer_dies() {
         drop(all);
         assert_eq!(permits.value(), 3, "{nth}");
         segment.verify().unwrap();
+    }
+}
+
+/// Reads, writes, and becomes a reader again.
+fn rwlock(arguments: &[String]) {
+    let segment = prepare(arguments);
+    let lock = segment.rwlock::<[u64; 2]>("pair").open().unwrap();
+    drop(lock.read().unwrap());
+    let mut pair = lock.write().unwrap();
+    *pair = [1, 1];
+    drop(pair.downgrade().unwrap());
+}
+
+#[test]
+fn an_rwlock_goes_on_wherever_its_holder_dies() {
+    for (point, nth, told, value) in [
+        ("rwlock.counted", 1, false, 0),
+        ("rwlock.read", 1, false, 0),
+        ("rwlock.left", 1, false, 0),
+        ("rwlock.claimed", 1, true, 0),
+        ("rwlock.drained", 1, true, 0),
+        ("rwlock.counted", 2, true, 1),
+        ("rwlock.downgraded", 1, true, 1),
+        ("rwlock.unlocked", 1, false, 1),
+        ("rwlock.left", 2, false, 1),
+    ] {
+        for by_reader in [true, false] {
+            let segment = common::named("crash-rwlock");
+            let lock = segment.rwlock::<[u64; 2]>("pair").create().unwrap();
+            kill("rwlock", &segment, point, nth, &[]);
+            let mut was_told = false;
+            let pair = if by_reader {
+                let reader = lock.read().or_else(|dead| {
+                    was_told = true;
+                    dead.repair(|_| ()).unwrap().downgrade()
+                });
+                *reader.unwrap()
+            } else {
+                let writer = lock.write().or_else(|dead| {
+                    was_told = true;
+                    dead.repair(|_| ())
+                });
+                *writer.unwrap()
+            };
+            assert_eq!((was_told, pair), (told, [value; 2]), "{point} {nth}, found by a reader: {by_reader}");
+            drop(lock.write().unwrap());
+            drop((lock.read().unwrap(), lock.try_read().unwrap()));
+            assert_eq!(lock.readers(), 0, "{point}");
+            segment.verify().unwrap();
+        }
+    }
+}
+
+/// Somebody sleeps while the one it waits for is killed before the wake.
+#[test]
+fn who_sleeps_at_an_rwlock_is_not_forgotten() {
+    let segment = common::named("crash-rwlock-sleeper");
+    let lock = segment.rwlock::<[u64; 2]>("pair").create().unwrap();
+    for (point, nth) in [("rwlock.left", 1), ("rwlock.unlocked", 1)] {
+        let mut child = common::start("rwlock", &[&segment.name, point, &nth.to_string()]);
+        child.expect("ready");
+        std::thread::scope(|scope| {
+            let held = lock.read().unwrap();
+            scope.spawn(|| drop(lock.write().unwrap()));
+            while !lock.is_write_locked() {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| drop(lock.read().unwrap()));
+            child.tell("go");
+            drop(held);
+        });
+        child.was_killed();
+    }
+    drop(lock.write().unwrap());
+    assert_eq!(lock.readers(), 0);
+    segment.verify().unwrap();
+}
+
+#[test]
+fn an_rwlock_goes_on_although_its_recoverer_dies() {
+    for point in ["rwlock.recovered_readers", "rwlock.recovered_writer"] {
+        let segment = common::named("crash-rwlock-recovery");
+        let lock = segment.rwlock::<[u64; 2]>("pair").create().unwrap();
+        kill("rwlock", &segment, "rwlock.downgraded", 1, &[]);
+        kill("recovers", &segment, point, 1, &[]);
+        drop(lock.write().err().expect("told").repair(|_| ()).unwrap());
+        assert_eq!((lock.readers(), *lock.write().unwrap()), (0, [1, 1]), "{point}");
+        segment.verify().unwrap();
+    }
+}
+
+fn once(arguments: &[String]) {
+    let segment = prepare(arguments);
+    segment.once("once").open().unwrap().call(|| ()).unwrap();
+}
+
+#[test]
+fn it_is_done_wherever_the_runner_dies() {
+    for (point, done, told) in [
+        ("once.claimed", false, true),
+        ("once.run", false, true),
+        ("once.done", true, false),
+        ("once.unlocked", true, false),
+    ] {
+        let segment = common::named("crash-once");
+        let once = segment.once("once").create().unwrap();
+        std::thread::scope(|scope| {
+            // Sleeps while the wake never comes.
+            scope.spawn(|| once.wait().unwrap());
+            kill("once", &segment, point, 1, &[]);
+            assert_eq!(once.is_done(), done, "{point}");
+            let mut was_told = false;
+            let ran = once.try_call(|again| {
+                was_told = again;
+                Ok::<_, shmkit::Error>(())
+            });
+            assert_eq!((ran.unwrap(), was_told), (!done, told), "{point}");
+        });
+        drop(once);
+        segment.verify().unwrap();
+    }
+}
+
+fn barrier(arguments: &[String]) {
+    let segment = prepare(arguments);
+    let barrier = segment.barrier("gate").open().unwrap();
+    if arguments[3] == "reset" {
+        barrier.reset();
+    } else {
+        let _ = barrier.wait_with(|| Ok(()));
+    }
+}
+
+/// Waits until `count` parties have arrived.
+fn until_waiting(barrier: &shmkit::Barrier, count: u32) {
+    while barrier.n_waiting() < count {
+        std::thread::yield_now();
+    }
+}
+
+/// It can be used by two fresh parties, whatever happened.
+fn passes(segment: &common::Named, barrier: &shmkit::Barrier, what: &str) {
+    barrier.reset();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| barrier.wait().unwrap_or_else(|error| panic!("{what}: {error}")));
+        }
+    });
+    assert_eq!((barrier.n_waiting(), barrier.is_broken()), (0, false), "{what}");
+    segment.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+#[test]
+fn a_barrier_breaks_or_is_passed_wherever_a_party_dies() {
+    // The child comes last, to a party that waits.
+    for (point, nth, passed) in [
+        ("barrier.arrived", 1, false),
+        ("barrier.complete", 1, false),
+        ("barrier.changed", 1, false),
+        ("barrier.action", 1, false),
+        ("barrier.acted", 1, false),
+        ("barrier.changed", 2, true),
+        ("barrier.passed", 1, true),
+        ("barrier.left", 1, true),
+    ] {
+        let what = format!("{point} {nth}");
+        let segment = common::named("crash-barrier");
+        let barrier = segment.barrier("gate").parties(2).create().unwrap();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| barrier.wait());
+            until_waiting(&barrier, 1);
+            kill("barrier", &segment, point, nth, &["wait"]);
+            assert_eq!(other.join().unwrap().is_ok(), passed, "{what}");
+        });
+        assert_eq!(barrier.is_broken(), !passed, "{what}");
+        passes(&segment, &barrier, &what);
+    }
+}
+
+#[test]
+fn a_barrier_is_whole_again_wherever_its_resetter_dies() {
+    for (point, nth) in [("barrier.changed", 1), ("barrier.reset", 1), ("barrier.changed", 2)] {
+        for is_broken in [true, false] {
+            // Only a broken one with nobody inside becomes whole in the resetter's own hands.
+            if nth == 2 && !is_broken {
+                continue;
+            }
+            let what = format!("{point} {nth}, broken: {is_broken}");
+            let segment = common::named("crash-barrier-reset");
+            let barrier = segment.barrier("gate").parties(2).create().unwrap();
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| barrier.wait());
+                until_waiting(&barrier, 1);
+                if is_broken {
+                    barrier.abort();
+                    assert!(other.join().unwrap().is_err());
+                    kill("barrier", &segment, point, nth, &["reset"]);
+                } else {
+                    kill("barrier", &segment, point, nth, &["reset"]);
+                    assert!(other.join().unwrap().is_err());
+                }
+            });
+            assert!(!barrier.is_broken(), "{what}");
+            passes(&segment, &barrier, &what);
+        }
+    }
+}
+
+#[test]
+fn a_barrier_breaks_although_its_recoverer_dies() {
+    for point in ["barrier.recover_broken", "barrier.recover_word"] {
+        let segment = common::named("crash-barrier-recovery");
+        let barrier = segment.barrier("gate").parties(2).create().unwrap();
+        kill("barrier", &segment, "barrier.arrived", 1, &["wait"]);
+        kill("recovers", &segment, point, 1, &[]);
+        assert!(barrier.is_broken());
+        assert!(barrier.wait().is_err());
+        passes(&segment, &barrier, point);
     }
 }

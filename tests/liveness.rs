@@ -163,9 +163,7 @@ fn lives(segment: &Segment, pid: u32) -> bool {
 
 /// Waits until the participant is proven dead, however long the kernel takes to let go of its memory.
 fn await_death(segment: &Segment, pid: u32) {
-    while lives(segment, pid) {
-        std::thread::yield_now();
-    }
+    common::until(|| !lives(segment, pid));
 }
 
 #[test]
@@ -180,7 +178,7 @@ fn a_killed_process_is_dead_and_a_stopped_one_is_not() {
     assert!(lives(&segment, child.pid()), "a stopped process is alive");
     assert_eq!(segment.recover(), 0);
     child.kill();
-    assert!(!lives(&segment, child.pid()));
+    await_death(&segment, child.pid());
     assert_eq!(segment.recover(), 1);
     segment.verify().unwrap();
 }
@@ -208,7 +206,7 @@ fn a_process_that_closes_every_descriptor_lives() {
     child.expect("released");
     assert!(!kept.is_locked());
     child.kill();
-    assert!(!lives(&segment, child.pid()));
+    await_death(&segment, child.pid());
 }
 
 #[test]

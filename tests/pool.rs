@@ -1,5 +1,6 @@
 //! Pools: what the workers do, and what becomes of a task whose worker dies.
 
+use shmkit::pool::{Executor, Here, is_cancelled};
 use shmkit::{Error, Event, Mutex, Pool, Queue, Semaphore, TaskError};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -350,4 +351,314 @@ fn a_dropped_pool_leaves_no_process() {
     assert_eq!(pids.len(), 3);
     drop(pool);
     assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
+}
+
+/// Runs until it is told to stop, and says so.
+fn obedient(begun: Event, heard: Event) {
+    begun.set();
+    while !is_cancelled() {
+        std::thread::yield_now();
+    }
+    heard.set();
+}
+
+/// Does not listen.
+fn stubborn(begun: Event) {
+    begun.set();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Does not listen, and survives SIGTERM.
+fn immortal(begun: Event) {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+    stubborn(begun);
+}
+
+/// Waits until `condition`, which another process brings about.
+fn eventually(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_cancelled_task_is_told_and_its_worker_lives() {
+    let pool = Pool::new(1).unwrap();
+    let (begun, heard) = (Event::new().unwrap(), Event::new().unwrap());
+    let mut task = pool.apply_async(obedient, (begun.clone(), heard.clone()));
+    let worker = pool.worker_pids();
+    begun.wait().unwrap();
+    task.cancel();
+    assert!(matches!(task_error(task.get()), TaskError::Cancelled { .. }));
+    heard.wait().unwrap();
+    assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+    assert_eq!(pool.worker_pids(), worker);
+    assert!(!is_cancelled(), "this is no worker");
+}
+
+#[test]
+fn a_cancelled_task_that_waits_is_never_run() {
+    let pool = Pool::new(1).unwrap();
+    let (begun, gate) = (Event::new().unwrap(), Event::new().unwrap());
+    let hold = |begun: Event, gate: Event| {
+        begun.set();
+        gate.wait().unwrap();
+    };
+    let mut first = pool.apply_async(hold, (begun.clone(), gate.clone()));
+    begun.wait().unwrap();
+    let ran = Semaphore::new(0).unwrap();
+    // More than can be under way at once.
+    let mut others: Vec<_> =
+        (0..1500).map(|_| pool.apply_async(|ran: Semaphore| ran.release().unwrap(), (ran.clone(),))).collect();
+    others.iter().for_each(|task| task.cancel());
+    for task in &mut others {
+        assert!(matches!(task_error(task.get()), TaskError::Cancelled { .. }));
+    }
+    gate.set();
+    first.get().unwrap();
+    first.cancel();
+    assert_eq!(pool.map(square, 0..2000).unwrap().len(), 2000);
+    assert_eq!(ran.value(), 0);
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn a_task_that_does_not_listen_is_terminated_then_killed() {
+    for is_immortal in [false, true] {
+        let pool = Pool::builder().workers(2).grace(Duration::from_millis(20)).start().unwrap();
+        let (begun, gate) = (Event::new().unwrap(), Event::new().unwrap());
+        let hold = |gate: Event| gate.wait().map_err(|error| error.to_string());
+        let mut neighbour = pool.apply_async(hold, (gate.clone(),));
+        let mut stuck = match is_immortal {
+            false => pool.apply_async(stubborn, (begun.clone(),)),
+            true => pool.apply_async(immortal, (begun.clone(),)),
+        };
+        begun.wait().unwrap();
+        let before: BTreeSet<u32> = pool.worker_pids().into_iter().collect();
+        stuck.cancel();
+        assert!(matches!(task_error(stuck.get()), TaskError::Cancelled { .. }));
+        eventually(|| {
+            let now: BTreeSet<u32> = pool.worker_pids().into_iter().collect();
+            now.len() == 2 && now.intersection(&before).count() == 1
+        });
+        gate.set();
+        neighbour.get().unwrap().unwrap();
+        assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
+    }
+}
+
+#[test]
+fn a_deadline_counts_from_the_beginning_of_the_task() {
+    let pool = Pool::builder().workers(1).grace(Duration::from_millis(10)).start().unwrap();
+    let never = Event::new().unwrap();
+    let wait = |never: Event| never.wait().unwrap();
+    let limit = Duration::from_millis(30);
+    let mut stuck = pool.task(wait, (never.clone(),)).deadline(limit).submit();
+    // Each waits for the one before, which takes longer than its own limit.
+    let mut quick: Vec<_> = (0..3).map(|x| pool.task(square, (x,)).deadline(limit).submit()).collect();
+    let error = task_error(stuck.get());
+    assert!(matches!(error, TaskError::DeadlineExceeded { limit: told, .. } if told == limit), "{error}");
+    for (x, task) in quick.iter_mut().enumerate() {
+        // A machine under load may stop the worker in the middle of it.
+        assert!(matches!(task.get(), Ok(y) if y == square(x as u64)) || task.is_successful() == Some(false));
+    }
+    let outcomes: Vec<_> = pool
+        .imap(
+            |x: u32| {
+                if x == 2 {
+                    loop {
+                        std::thread::park();
+                    }
+                }
+                x
+            },
+            0..5,
+        )
+        .deadline(Duration::from_millis(500))
+        .map(|outcome| outcome.map_err(|error| task_error::<()>(Err(error))))
+        .collect();
+    assert!(matches!(outcomes[2], Err(TaskError::DeadlineExceeded { .. })), "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 4, "{outcomes:?}");
+}
+
+#[test]
+fn a_poison_task_is_set_aside_after_so_many_deaths() {
+    let pool = Pool::builder().workers(2).start().unwrap();
+    let deaths = Semaphore::new(0).unwrap();
+    let poison = |deaths: Semaphore| {
+        deaths.release().unwrap();
+        die();
+    };
+    let mut bad = pool.task(poison, (deaths.clone(),)).retries(2).submit();
+    let TaskError::WorkerDied { signal, peak_rss, .. } = task_error(bad.get()) else { panic!("another error") };
+    assert_eq!((signal, deaths.value()), (Some(libc::SIGKILL), 3));
+    assert!(peak_rss.is_some_and(|bytes| bytes > 100_000), "{peak_rss:?}");
+    assert_eq!(pool.apply(square, (4,)).unwrap(), 16);
+}
+
+#[test]
+fn the_peak_of_a_dead_workers_memory_is_told() {
+    let pool = Pool::new(1).unwrap();
+    let hog = || {
+        std::hint::black_box(vec![1u8; 200 << 20]);
+        die();
+    };
+    let TaskError::WorkerDied { peak_rss, .. } = task_error(pool.apply(hog, ())) else { panic!("another error") };
+    assert!(peak_rss.is_some_and(|bytes| bytes > 200 << 20), "{peak_rss:?}");
+}
+
+#[test]
+fn a_worker_with_too_much_memory_is_replaced_without_a_gap() {
+    let pool = Pool::builder().workers(1).max_rss_per_worker(64 << 20).start().unwrap();
+    let before = pool.worker_pids();
+    let hog = || {
+        std::mem::forget(std::hint::black_box(vec![1u8; 80 << 20]));
+        std::process::id()
+    };
+    assert_eq!(pool.apply(hog, ()).unwrap(), before[0]);
+    // The old one works until the new one is ready, so nobody waits.
+    eventually(|| pool.apply(pid, ()).unwrap() != before[0]);
+    eventually(|| !pool.worker_pids().contains(&before[0]));
+    assert_eq!(pool.worker_pids().len(), 1);
+}
+
+#[test]
+fn an_old_worker_is_replaced_even_if_the_pool_is_idle() {
+    let pool = Pool::builder().workers(2).max_age_per_worker(Duration::from_millis(200)).start().unwrap();
+    let before: BTreeSet<u32> = pool.worker_pids().into_iter().collect();
+    eventually(|| {
+        let now = pool.worker_pids();
+        now.len() >= 2 && now.iter().all(|pid| !before.contains(pid))
+    });
+    assert_eq!(pool.apply(square, (4,)).unwrap(), 16);
+}
+
+#[test]
+fn a_pool_grows_and_shrinks_while_it_works() {
+    let pool = Pool::builder().workers(1).max_workers(6).start().unwrap();
+    let mut squares = pool.map_chunked(square, 0..3000, 1);
+    pool.resize(6).unwrap();
+    eventually(|| pool.worker_pids().len() == 6);
+    assert_eq!(pool.workers(), 6);
+    pool.resize(2).unwrap();
+    eventually(|| pool.worker_pids().len() == 2);
+    assert_eq!(squares.get().unwrap(), (0..3000).map(square).collect::<Vec<_>>());
+    for workers in [0, 7] {
+        assert!(pool.resize(workers).is_err(), "{workers}");
+    }
+    pool.resize(3).unwrap();
+    assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn progress_is_told_after_each_chunk() {
+    let pool = Pool::new(2).unwrap();
+    let (tell, told) = mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let tasks = pool.tasks(square, (0..100).map(|x| (x,))).chunk(10);
+    tasks.on_progress(move |done, all| tell.lock().unwrap().send((done, all)).unwrap()).run().unwrap();
+    let mut told: Vec<_> = told.try_iter().collect();
+    told.sort_unstable();
+    assert_eq!(told, (1..=10).map(|chunk| (chunk * 10, 100)).collect::<Vec<_>>());
+}
+
+#[test]
+fn one_slow_item_does_not_delay_the_rest() {
+    let pool = Pool::new(2).unwrap();
+    let done = Semaphore::new(0).unwrap();
+    // The first item ends when nine tenths of the others have: they must not wait in its chunk.
+    let items = (0..1000u32).map(|x| (done.clone(), x));
+    let wait_for_others = |done: Semaphore, x: u32| {
+        if x == 0 {
+            (0..900).for_each(|_| done.acquire().unwrap().forget());
+        } else {
+            done.release().unwrap();
+        }
+    };
+    pool.starmap(wait_for_others, items).unwrap();
+}
+
+#[test]
+fn two_hundred_workers_start_work_and_stop() {
+    let pool = Pool::new(200).unwrap();
+    assert_eq!(pool.worker_pids().len(), 200);
+    assert_eq!(pool.map_chunked(square, 0..1000, 1).get().unwrap(), (0..1000).map(square).collect::<Vec<_>>());
+    pool.close();
+    pool.join().unwrap();
+    assert!(pool.worker_pids().is_empty());
+}
+
+#[test]
+fn threads_share_a_pool() {
+    let pool = Pool::new(2).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for x in 0..200 {
+                    assert_eq!(pool.apply(square, (thread * 1000 + x,)).unwrap(), square(thread * 1000 + x));
+                }
+                let expected: Vec<u64> = (0..500).map(square).collect();
+                assert_eq!(pool.map_chunked(square, 0..500, 1).get().unwrap(), expected);
+            });
+        }
+    });
+}
+
+#[test]
+fn an_array_is_changed_in_place() {
+    let pool = Pool::new(2).unwrap();
+    for len in [0usize, 1, 15, 16, 17, 100_000] {
+        let array = shmkit::Array::<u64>::new(len).unwrap();
+        let fill = |first: usize, part: &mut [u64]| {
+            for (index, element) in (first..).zip(part) {
+                *element += 3 * index as u64;
+            }
+        };
+        // SAFETY: nobody else knows the array.
+        unsafe { pool.map_array(&array, fill).unwrap() };
+        assert!((0..).zip(array.read(..).unwrap()).all(|(index, element)| element == 3 * index), "{len}");
+    }
+    let array = shmkit::Array::<u64>::new(10).unwrap();
+    // SAFETY: as above.
+    let failed = unsafe { pool.map_array(&array, |_: usize, _: &mut [u64]| panic!("on purpose")) };
+    assert!(matches!(task_error(failed), TaskError::Panicked { .. }));
+}
+
+#[test]
+fn a_reduction_keeps_the_order() {
+    let pool = Pool::new(3).unwrap();
+    for len in [0u32, 1, 2, 23, 24, 25, 1000] {
+        let text = pool.map_reduce(|x: u32| x.to_string(), |a: String, b: String| a + &b, 0..len).unwrap();
+        let expected: String = (0..len).map(|x| x.to_string()).collect();
+        assert_eq!(text.unwrap_or_default(), expected, "{len}");
+    }
+}
+
+#[test]
+fn code_that_asks_for_an_executor_runs_in_a_pool_or_here() {
+    fn work(executor: &impl Executor) -> (Vec<u64>, u64, u64) {
+        let squares = executor.map(square, (0..50).collect()).unwrap();
+        executor.for_each(|_: u64| (), vec![1u64, 2]).unwrap();
+        let (a, b) = executor.join_both(square, 3u64, square, 4u64).unwrap();
+        (squares, a, b)
+    }
+    let pool = Pool::new(2).unwrap();
+    assert_eq!(work(&pool), work(&Here));
+    assert!(pool.for_each(|_: u64| panic!("on purpose"), vec![1u64]).is_err());
+}
+
+#[cfg(feature = "indicatif")]
+#[test]
+fn a_bar_shows_how_many_are_done() {
+    let pool = Pool::new(2).unwrap();
+    let bar = indicatif::ProgressBar::hidden();
+    pool.tasks(square, (0..100).map(|x| (x,))).bar(bar.clone()).run().unwrap();
+    assert_eq!((bar.position(), bar.length(), bar.is_finished()), (100, Some(100), true));
 }

@@ -215,6 +215,7 @@ fn a_named_object_outlives_its_creator_and_goes_with_its_name() {
     let mut child = common::start("creates_objects", &[&segment.name]);
     child.expect("created");
     child.kill();
+    common::until(|| segment.participants() == [std::process::id()]);
     segment.recover();
     let permits = segment.semaphore("left behind").open().unwrap();
     assert_eq!(permits.value(), 5);
@@ -295,8 +296,7 @@ fn a_name_whose_users_were_all_killed_is_collected() {
     child.expect("created");
     assert!(gc().unwrap().kept.contains(&name), "in use");
     child.kill();
-    assert!(path_of(&name).exists());
-    assert!(list().unwrap().iter().any(|info| info.name == name && info.participants.is_empty()));
+    common::until(|| is_deserted(&name));
     // Whoever comes first takes it away: another test's collection, or this one.
     gc().unwrap();
     assert!(!path_of(&name).exists());
@@ -308,7 +308,13 @@ fn an_opener_does_not_join_a_segment_whose_users_were_all_killed() {
     let mut child = common::start("owns", &[&name, "last"]);
     child.expect("created");
     child.kill();
+    common::until(|| is_deserted(&name));
     assert_eq!(segment_error(Segment::open(&name)), SegmentError::NotFound { name });
+}
+
+/// Whether nobody lives in the segment, or another test's collection has taken its name away.
+fn is_deserted(name: &str) -> bool {
+    list().unwrap().iter().all(|info| info.name != name || info.participants.is_empty())
 }
 
 #[test]
@@ -318,7 +324,7 @@ fn a_name_goes_with_its_owner() {
     child.expect("created");
     let segment = Segment::open(&name).unwrap();
     child.kill();
-    assert!(path_of(&name).exists());
+    common::until(|| segment.participants() == [std::process::id()]);
     drop(segment);
     assert!(!path_of(&name).exists(), "the next who leaves takes it away");
 }
@@ -332,6 +338,7 @@ fn too_many_participants_is_an_error_that_says_so() {
     let mut third = common::start("attaches", &[&name]);
     assert_eq!(third.hear(), SegmentError::TooManyParticipants { max: 2 }.to_string());
     child.kill();
+    common::until(|| segment.participants() == [std::process::id()]);
     let mut fourth = common::start("attaches", &[&name]);
     fourth.expect("attached");
     drop(segment);

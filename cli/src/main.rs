@@ -39,6 +39,14 @@ enum Command {
     },
     /// Take away the names of segments whose users were all killed. Touches nothing that is in use.
     Gc,
+    /// Measure this machine: its limits, shmkit, and others. `shmkit bench --help` lists the options.
+    #[cfg(feature = "bench")]
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Options of the benchmark harness.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Recover what dead participants left in a segment and check that it is sound.
     Verify {
         /// The segment's name.
@@ -47,12 +55,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "bench")]
+    if shmkit_benches::ends_at_once() {
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Ls => commands::ls(arguments.json),
         Command::Show { name } => commands::show(&name, arguments.json),
         Command::Rm { names, force } => commands::rm(&names, force),
         Command::Gc => commands::gc(arguments.json),
+        #[cfg(feature = "bench")]
+        Command::Bench { options } => return shmkit_benches::Suite::standard().under(&["bench"]).main(&options),
         Command::Verify { name } => commands::verify(&name),
     };
     match done {

@@ -1,8 +1,8 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Connection, Event, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock, Receiver, Segment, Semaphore,
-    Sender, Value, channel::pipe_in,
+    Array, Barrier, Connection, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock,
+    Segment, Semaphore, Sender, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ pub struct Opened {
     semaphore: Option<Semaphore>,
     event: Option<Event>,
     permits: Option<PermitSemaphore>,
+    once: Option<Once>,
+    barrier: Option<Barrier>,
+    rwlock: Option<RwLock<[u64; 4]>>,
     small: Option<Value<u64>>,
     large: Option<Value<[u64; 6]>>,
     array: Option<Array<u64>>,
@@ -41,6 +44,9 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
         permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
+        once: Some(segment.once("once").create()?),
+        barrier: Some(segment.barrier("barrier").parties(2).create()?),
+        rwlock: Some(segment.rwlock("rwlock").initial([1; 4]).create()?),
         small: Some(segment.value("small").initial(5).create()?),
         large: Some(segment.value("large").initial([7; 6]).create()?),
         array: Some(segment.array("array").len(20).create()?),
@@ -74,6 +80,9 @@ pub fn open(segment: &Segment) -> Opened {
         semaphore: segment.semaphore("semaphore").open().ok(),
         event: segment.event("event").open().ok(),
         permits: segment.permit_semaphore("permits").open().ok(),
+        once: segment.once("once").open().ok(),
+        barrier: segment.barrier("barrier").open().ok(),
+        rwlock: segment.rwlock("rwlock").open().ok(),
         small: segment.value("small").open().ok(),
         large: segment.value("large").open().ok(),
         array: segment.array("array").open().ok(),
@@ -140,6 +149,29 @@ fn sync(opened: &Opened) {
         let _ = permits.release();
         assert!(permits.value() <= permits.permits(), "more permits than there are");
         drop(permit);
+    }
+    if let Some(once) = &opened.once {
+        // A call waits for whoever the word names: only one that names nobody alive is run.
+        if !once.is_running() {
+            let _ = once.call(|| ());
+        }
+        let _ = once.wait_timeout(NOW);
+    }
+    if let Some(barrier) = &opened.barrier {
+        let _ = barrier.wait_with_timeout(|| Ok(()), NOW);
+        assert!(barrier.n_waiting() <= barrier.parties(), "more wait than there are");
+        barrier.abort();
+        barrier.reset();
+        let _ = barrier.wait_timeout(NOW);
+    }
+    if let Some(rwlock) = &opened.rwlock {
+        let _ = rwlock.try_read().map(|first| first[0] + rwlock.readers());
+        match rwlock.write_timeout(NOW) {
+            Ok(guard) => drop(guard.downgrade()),
+            Err(dead) => drop(dead.repair(|guard| guard[0] = 2)),
+        }
+        drop(rwlock.try_write());
+        rwlock.clear_poison();
     }
 }
 

@@ -104,6 +104,24 @@
 #define SHMKIT_KIND_POOL UINT32_C(13)
 /* A semaphore whose permits have owners. */
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
+/* A lock for many readers or one writer, with the data it guards. */
+#define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* A barrier. */
+#define SHMKIT_KIND_BARRIER UINT32_C(23)
+/* Something that is done once. */
+#define SHMKIT_KIND_ONCE UINT32_C(24)
+/* A dict. */
+#define SHMKIT_KIND_DICT UINT32_C(32)
+/* A list. */
+#define SHMKIT_KIND_LIST UINT32_C(33)
+/* A dict in parts, for many writers. */
+#define SHMKIT_KIND_SHARDED_DICT UINT32_C(34)
+/* Named values of any types: a dict with names as keys. */
+#define SHMKIT_KIND_NAMESPACE UINT32_C(35)
+/* A counter in stripes. */
+#define SHMKIT_KIND_COUNTER UINT32_C(36)
+/* Text, bytes or elements that never change. */
+#define SHMKIT_KIND_FROZEN UINT32_C(37)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -147,10 +165,28 @@
 #define SHMKIT_TASK_RUNNING UINT32_C(2)
 /* Task: its worker died. */
 #define SHMKIT_TASK_LOST UINT32_C(3)
+/* Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over. */
+#define SHMKIT_TASK_CANCELLED UINT32_C(4)
+/* Task: was cancelled and did not end; its worker is being killed and begins nothing else. */
+#define SHMKIT_TASK_CONDEMNED UINT32_C(5)
+/* Task: its worker has the reply in its hands and can no longer be condemned for it. */
+#define SHMKIT_TASK_ENDED UINT32_C(6)
 /* Worker: has not said that it is ready. */
 #define SHMKIT_WORKER_STARTING UINT32_C(0)
 /* Worker: takes tasks. */
 #define SHMKIT_WORKER_READY UINT32_C(1)
+/* Piece: free. */
+#define SHMKIT_PIECE_FREE UINT64_C(0)
+/* Piece: held by a process, named by nothing. */
+#define SHMKIT_PIECE_HELD UINT64_C(1)
+/* Piece: part of the container. */
+#define SHMKIT_PIECE_COMMITTED UINT64_C(2)
+/* Link of a dict's entry: deleted. */
+#define SHMKIT_LINK_DELETED UINT64_C(0x1000000000)
+/* Worker: asks to be replaced, and takes tasks until it is. */
+#define SHMKIT_WORKER_LEAVING UINT32_C(2)
+/* Worker: has been replaced and is to end. */
+#define SHMKIT_WORKER_RELEASED UINT32_C(3)
 /* Reference cell: free. */
 #define SHMKIT_CELL_NONE UINT64_C(0)
 /* Reference cell: a process. */
@@ -184,6 +220,24 @@
 #define SHMKIT_TAG_POSTCARD UINT32_C(7)
 /* Message flag: the payload names objects. */
 #define SHMKIT_MESSAGE_HANDLES UINT32_C(1)
+/* Barrier: parties arrive. */
+#define SHMKIT_BARRIER_FILLING UINT32_C(0)
+/* Barrier: all have arrived, its owner runs the action. */
+#define SHMKIT_BARRIER_ACTION UINT32_C(1)
+/* Barrier: passed; those who were in the round leave. */
+#define SHMKIT_BARRIER_DRAINING UINT32_C(2)
+/* Barrier: reset; those who were in the round leave. */
+#define SHMKIT_BARRIER_RESETTING UINT32_C(3)
+/* Barrier: broken; the owner field is `BROKEN_…`. */
+#define SHMKIT_BARRIER_BROKEN UINT32_C(4)
+/* Broken by `abort`. */
+#define SHMKIT_BROKEN_ABORT UINT32_C(0)
+/* Broken by a party that did not wait any longer. */
+#define SHMKIT_BROKEN_TIME_OUT UINT32_C(1)
+/* Broken by an action that failed. */
+#define SHMKIT_BROKEN_ACTION UINT32_C(2)
+/* Broken by the death of a party. */
+#define SHMKIT_BROKEN_DEATH UINT32_C(3)
 /* Role of an ordinary holder. */
 #define SHMKIT_ROLE_USER UINT32_C(0)
 /* Role of a pipe's sending end, and of a connection's first end. */
@@ -196,6 +250,23 @@
 #define SHMKIT_END_CLOSED UINT32_C(1)
 /* End of a pipe: somebody has it or had it; its reference cells say which. */
 #define SHMKIT_END_USED UINT32_C(2)
+
+/* Arena: classes of blocks there is room for. */
+#define SHMKIT_ARENA_CLASSES UINT32_C(32)
+/* Arena: class of a block that has an extent of its own. */
+#define SHMKIT_ARENA_LARGE UINT32_C(63)
+/* Arena: pages of anchors; page k has `ANCHOR_FIRST` << k of them. */
+#define SHMKIT_ANCHOR_PAGES UINT32_C(13)
+/* Arena: anchors of the first page. */
+#define SHMKIT_ANCHOR_FIRST UINT32_C(64)
+/* Dict: index slots of one page of a large table. */
+#define SHMKIT_DICT_INDEX_PAGE UINT64_C(0x2000)
+/* Dict: entries of one page of a large table. */
+#define SHMKIT_DICT_ENTRY_PAGE UINT64_C(0x1000)
+/* Dict: the most index slots of a table without pages. */
+#define SHMKIT_DICT_TABLE_INLINE UINT64_C(0x1000)
+/* List: the most slots of a chunk. */
+#define SHMKIT_LIST_CHUNK_SLOTS UINT64_C(512)
 
 /* Token: A participant's token; never 0. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_TOKEN_SLOT_SHIFT 0
@@ -234,6 +305,20 @@
 #define SHMKIT_TASK_OWNER_MASK UINT64_C(0xfff)
 #define SHMKIT_TASK_GENERATION_SHIFT 32
 #define SHMKIT_TASK_GENERATION_MASK UINT64_C(0xffffffff)
+
+/* BarrierState: State of a barrier. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_BARRIER_STATE_PHASE_SHIFT 0
+#define SHMKIT_BARRIER_STATE_PHASE_MASK UINT64_C(0xf)
+#define SHMKIT_BARRIER_STATE_OWNER_SHIFT 4
+#define SHMKIT_BARRIER_STATE_OWNER_MASK UINT64_C(0xfff)
+#define SHMKIT_BARRIER_STATE_ROUND_SHIFT 32
+#define SHMKIT_BARRIER_STATE_ROUND_MASK UINT64_C(0xffffffff)
+
+/* Arrival: One party at a barrier. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_ARRIVAL_TOKEN_SHIFT 0
+#define SHMKIT_ARRIVAL_TOKEN_MASK UINT64_C(0xffffffff)
+#define SHMKIT_ARRIVAL_ROUND_SHIFT 32
+#define SHMKIT_ARRIVAL_ROUND_MASK UINT64_C(0xffffffff)
 
 /* Unit: A heap unit's word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_UNIT_LEN_SHIFT 0
@@ -282,6 +367,46 @@
 #define SHMKIT_BLOCK_OWNER_MASK UINT64_C(0xfff)
 #define SHMKIT_BLOCK_GENERATION_SHIFT 32
 #define SHMKIT_BLOCK_GENERATION_MASK UINT64_C(0xffffffff)
+
+/* Piece: The first word of an arena's block. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_PIECE_STATE_SHIFT 0
+#define SHMKIT_PIECE_STATE_MASK UINT64_C(0x3)
+#define SHMKIT_PIECE_ANCHORED_SHIFT 2
+#define SHMKIT_PIECE_ANCHORED_MASK UINT64_C(0x1)
+#define SHMKIT_PIECE_CLASS_SHIFT 4
+#define SHMKIT_PIECE_CLASS_MASK UINT64_C(0x3f)
+#define SHMKIT_PIECE_OWNER_SHIFT 12
+#define SHMKIT_PIECE_OWNER_MASK UINT64_C(0xfff)
+#define SHMKIT_PIECE_GENERATION_SHIFT 24
+#define SHMKIT_PIECE_GENERATION_MASK UINT64_C(0xffffffffff)
+
+/* Link: Names a block of an arena; 0 for none. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_LINK_PLACE_SHIFT 0
+#define SHMKIT_LINK_PLACE_MASK UINT64_C(0xfffffffff)
+#define SHMKIT_LINK_GENERATION_SHIFT 36
+#define SHMKIT_LINK_GENERATION_MASK UINT64_C(0xfffffff)
+
+/* NodeInfo: What a node holds. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_NODE_INFO_VALUE_LEN_SHIFT 0
+#define SHMKIT_NODE_INFO_VALUE_LEN_MASK UINT64_C(0xffffffff)
+#define SHMKIT_NODE_INFO_KEY_LEN_SHIFT 32
+#define SHMKIT_NODE_INFO_KEY_LEN_MASK UINT64_C(0xffffff)
+#define SHMKIT_NODE_INFO_KEY_TAG_SHIFT 56
+#define SHMKIT_NODE_INFO_KEY_TAG_MASK UINT64_C(0xf)
+#define SHMKIT_NODE_INFO_VALUE_TAG_SHIFT 60
+#define SHMKIT_NODE_INFO_VALUE_TAG_MASK UINT64_C(0xf)
+
+/* IndexSlot: A slot of a dict's index; 0 while it is empty. Written once. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_INDEX_SLOT_ENTRY_PLUS_1_SHIFT 0
+#define SHMKIT_INDEX_SLOT_ENTRY_PLUS_1_MASK UINT64_C(0xffffffff)
+#define SHMKIT_INDEX_SLOT_HASH_SHIFT 32
+#define SHMKIT_INDEX_SLOT_HASH_MASK UINT64_C(0xffffffff)
+
+/* Anchor: What a block is known by in the reference cells of the objects it keeps alive; 0 while it is free. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_ANCHOR_PLACE_SHIFT 0
+#define SHMKIT_ANCHOR_PLACE_MASK UINT64_C(0xfffffffff)
+#define SHMKIT_ANCHOR_GENERATION_SHIFT 40
+#define SHMKIT_ANCHOR_GENERATION_MASK UINT64_C(0xffffff)
 
 /* The first bytes of a segment. Everything before `committed` is written before the segment has a name and never again. */
 typedef struct shmkit_segment_header {
@@ -577,6 +702,54 @@ SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->thread) == 8, "size of thread of 
 SHMKIT_ASSERT(offsetof(shmkit_rlock_body, reserved) == 16, "offset of reserved of shmkit_rlock_body");
 SHMKIT_ASSERT(sizeof(((shmkit_rlock_body *)0)->reserved) == 48, "size of reserved of shmkit_rlock_body");
 
+/* Lock for many readers or one writer. Its data are at byte 192 of the body. */
+typedef struct shmkit_rw_lock_body {
+    /* 0: Mutex word of the writers. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: Wait word of the readers: the writer has left. */
+    SHMKIT_ATOMIC(uint32_t) released;
+    /* 8: Wait word of the writer that has the lock word: a reader has left. */
+    SHMKIT_ATOMIC(uint32_t) drained;
+    /* 12: Slots from this one on have never had readers. Grows only. */
+    SHMKIT_ATOMIC(uint32_t) high;
+    /* 16: Offset of the counts from the start of this struct, behind the data. */
+    uint64_t readers_offset;
+    /* 24: Counts: one for each slot of the registry. */
+    uint32_t readers;
+    /* 28: Zero. */
+    uint32_t reserved[9];
+} shmkit_rw_lock_body;
+SHMKIT_ASSERT(sizeof(shmkit_rw_lock_body) == 64, "size of shmkit_rw_lock_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_rw_lock_body) == 64, "alignment of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, word) == 0, "offset of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->word) == 4, "size of word of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, released) == 4, "offset of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->released) == 4, "size of released of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, drained) == 8, "offset of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->drained) == 4, "size of drained of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, high) == 12, "offset of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->high) == 4, "size of high of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers_offset) == 16, "offset of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers_offset) == 8, "size of readers_offset of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, readers) == 24, "offset of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->readers) == 4, "size of readers of shmkit_rw_lock_body");
+SHMKIT_ASSERT(offsetof(shmkit_rw_lock_body, reserved) == 28, "offset of reserved of shmkit_rw_lock_body");
+SHMKIT_ASSERT(sizeof(((shmkit_rw_lock_body *)0)->reserved) == 36, "size of reserved of shmkit_rw_lock_body");
+
+/* How many readers the process in one slot has. On a line of its own: written by that process and by its recovery only. */
+typedef struct shmkit_reader_count {
+    /* 0: The count in the low half, the process's token in the high half; void unless the token is the slot's present one. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_reader_count;
+SHMKIT_ASSERT(sizeof(shmkit_reader_count) == 64, "size of shmkit_reader_count");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_reader_count) == 64, "alignment of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, word) == 0, "offset of word of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->word) == 8, "size of word of shmkit_reader_count");
+SHMKIT_ASSERT(offsetof(shmkit_reader_count, reserved) == 8, "offset of reserved of shmkit_reader_count");
+SHMKIT_ASSERT(sizeof(((shmkit_reader_count *)0)->reserved) == 56, "size of reserved of shmkit_reader_count");
+
 /* Counting semaphore. */
 typedef struct shmkit_semaphore_body {
     /* 0: Permits left. */
@@ -635,6 +808,54 @@ SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->event) == 4, "size of event of 
 SHMKIT_ASSERT(offsetof(shmkit_permits_body, reserved) == 8, "offset of reserved of shmkit_permits_body");
 SHMKIT_ASSERT(sizeof(((shmkit_permits_body *)0)->reserved) == 56, "size of reserved of shmkit_permits_body");
 
+/* Something that is done once. */
+typedef struct shmkit_once_body {
+    /* 0: Mutex word of who does it. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: 1 when it is done. */
+    SHMKIT_ATOMIC(uint32_t) done;
+    /* 8: Wait word: it is done. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_once_body;
+SHMKIT_ASSERT(sizeof(shmkit_once_body) == 64, "size of shmkit_once_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_once_body) == 64, "alignment of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, word) == 0, "offset of word of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->word) == 4, "size of word of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, done) == 4, "offset of done of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->done) == 4, "size of done of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, event) == 8, "offset of event of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shmkit_once_body");
+SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
+SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
+
+/* Barrier. The arrival words (`Arrival`), one for each party, are at byte 192 of the body. */
+typedef struct shmkit_barrier_body {
+    /* 0: Round and phase: `BarrierState`. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) state;
+    /* 8: Wait word: the state changed, or an arrival word is free. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 12: How many parties there are. */
+    uint32_t parties;
+    /* 16: How long a party waits unless it says otherwise, in nanoseconds; 0 for ever. */
+    uint64_t timeout_ns;
+    /* 24: Zero. */
+    uint64_t reserved[5];
+} shmkit_barrier_body;
+SHMKIT_ASSERT(sizeof(shmkit_barrier_body) == 64, "size of shmkit_barrier_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_barrier_body) == 64, "alignment of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, state) == 0, "offset of state of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->state) == 8, "size of state of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, event) == 8, "offset of event of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->event) == 4, "size of event of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, parties) == 12, "offset of parties of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->parties) == 4, "size of parties of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, timeout_ns) == 16, "offset of timeout_ns of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->timeout_ns) == 8, "size of timeout_ns of shmkit_barrier_body");
+SHMKIT_ASSERT(offsetof(shmkit_barrier_body, reserved) == 24, "offset of reserved of shmkit_barrier_body");
+SHMKIT_ASSERT(sizeof(((shmkit_barrier_body *)0)->reserved) == 40, "size of reserved of shmkit_barrier_body");
+
 /* Bounded queue for many producers and consumers: an index ring over a pool of owned blocks. */
 typedef struct shmkit_queue_body {
     /* 0: Messages it can hold. */
@@ -645,7 +866,7 @@ typedef struct shmkit_queue_body {
     uint32_t blocks;
     /* 12: Bytes from one block's payload to the next. */
     uint32_t stride;
-    /* 16: Offset of the ring's slots from the start of this struct. */
+    /* 16: Offset of the ring's slots from the start of this struct. Position p has slot s(p mod `ring`), where s swaps the bits 0 to 2 with the bits 3 to 5. */
     uint64_t slots_offset;
     /* 24: Offset of the block words. */
     uint64_t words_offset;
@@ -883,6 +1104,378 @@ SHMKIT_ASSERT(sizeof(((shmkit_array_body *)0)->len) == 8, "size of len of shmkit
 SHMKIT_ASSERT(offsetof(shmkit_array_body, reserved) == 16, "offset of reserved of shmkit_array_body");
 SHMKIT_ASSERT(sizeof(((shmkit_array_body *)0)->reserved) == 48, "size of reserved of shmkit_array_body");
 
+/* The blocks of one container and the lock of its writers. Everything but `lock` is written by the lock's owner only. */
+typedef struct shmkit_arena_body {
+    /* 0: Mutex word of the writers. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) lock;
+    /* 4: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved0;
+    /* 8: Elements of the container. */
+    SHMKIT_ATOMIC(uint64_t) length;
+    /* 16: Last generation given to a block. Starts anywhere. */
+    SHMKIT_ATOMIC(uint64_t) generation;
+    /* 24: The list of extents (`ExtentRef`): an extent of one `ExtentRef` or 0 each. */
+    SHMKIT_ATOMIC(uint64_t) table;
+    /* 32: The extent that is being added as a slab, or 0. */
+    SHMKIT_ATOMIC(uint64_t) fresh;
+    /* 40: Where a free place in the list of extents is looked for. A hint. */
+    SHMKIT_ATOMIC(uint32_t) cursor;
+    /* 44: Extents in the list. A hint. */
+    SHMKIT_ATOMIC(uint32_t) registered;
+    /* 48: Bytes of the extents in the list. A hint. */
+    SHMKIT_ATOMIC(uint64_t) bytes;
+    /* 56: The most bytes there may be; 0 for no limit. */
+    SHMKIT_ATOMIC(uint64_t) quota;
+    /* 64: Journal: offset of the word that is the commit point, from the start of the segment; 0 while there is none. */
+    SHMKIT_ATOMIC(uint64_t) cell;
+    /* 72: Journal: what that word becomes. */
+    SHMKIT_ATOMIC(uint64_t) value;
+    /* 80: Journal: offset of a word that is made zero again if there is no commit, or 0. */
+    SHMKIT_ATOMIC(uint64_t) undo;
+    /* 88: Journal: `length` after the commit. */
+    SHMKIT_ATOMIC(uint64_t) next_length;
+    /* 96: Journal: new blocks (`Link`), freed if there is no commit. */
+    SHMKIT_ATOMIC(uint64_t) added[4];
+    /* 128: Journal: blocks that are freed after the commit. */
+    SHMKIT_ATOMIC(uint64_t) old[4];
+    /* 160: Journal: a new bundle, freed with its members if there is no commit. */
+    SHMKIT_ATOMIC(uint64_t) new_bundle;
+    /* 168: Journal: a bundle that is freed with its members after the commit. */
+    SHMKIT_ATOMIC(uint64_t) old_bundle;
+    /* 176: Journal: a bundle that lists new blocks: they are freed if there is no commit, the bundle in any case. */
+    SHMKIT_ATOMIC(uint64_t) record;
+    /* 184: Journal: a bundle that lists old blocks: they are freed after the commit, the bundle in any case. */
+    SHMKIT_ATOMIC(uint64_t) garbage;
+    /* 192: For each class the first free block: its offset / 16, or 0. The next one stands in the block's second word. */
+    SHMKIT_ATOMIC(uint64_t) free[32];
+    /* 448: For each class where the unused rest of its newest slab starts: offset / 16. */
+    SHMKIT_ATOMIC(uint64_t) rest[32];
+    /* 704: For each class where that rest ends. */
+    SHMKIT_ATOMIC(uint64_t) rest_end[32];
+    /* 960: Pages of anchors (`Link`), or 0. */
+    SHMKIT_ATOMIC(uint64_t) anchors[13];
+    /* 1064: Where a free anchor is looked for. A hint. */
+    SHMKIT_ATOMIC(uint32_t) anchor_hint;
+    /* 1068: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved1[5];
+} shmkit_arena_body;
+SHMKIT_ASSERT(sizeof(shmkit_arena_body) == 1088, "size of shmkit_arena_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_arena_body) == 64, "alignment of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, lock) == 0, "offset of lock of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->lock) == 4, "size of lock of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, reserved0) == 4, "offset of reserved0 of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->reserved0) == 4, "size of reserved0 of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, length) == 8, "offset of length of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->length) == 8, "size of length of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, generation) == 16, "offset of generation of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->generation) == 8, "size of generation of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, table) == 24, "offset of table of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->table) == 8, "size of table of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, fresh) == 32, "offset of fresh of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->fresh) == 8, "size of fresh of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, cursor) == 40, "offset of cursor of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->cursor) == 4, "size of cursor of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, registered) == 44, "offset of registered of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->registered) == 4, "size of registered of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, bytes) == 48, "offset of bytes of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->bytes) == 8, "size of bytes of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, quota) == 56, "offset of quota of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->quota) == 8, "size of quota of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, cell) == 64, "offset of cell of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->cell) == 8, "size of cell of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, value) == 72, "offset of value of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->value) == 8, "size of value of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, undo) == 80, "offset of undo of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->undo) == 8, "size of undo of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, next_length) == 88, "offset of next_length of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->next_length) == 8, "size of next_length of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, added) == 96, "offset of added of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->added) == 32, "size of added of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, old) == 128, "offset of old of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->old) == 32, "size of old of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, new_bundle) == 160, "offset of new_bundle of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->new_bundle) == 8, "size of new_bundle of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, old_bundle) == 168, "offset of old_bundle of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->old_bundle) == 8, "size of old_bundle of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, record) == 176, "offset of record of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->record) == 8, "size of record of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, garbage) == 184, "offset of garbage of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->garbage) == 8, "size of garbage of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, free) == 192, "offset of free of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->free) == 256, "size of free of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, rest) == 448, "offset of rest of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->rest) == 256, "size of rest of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, rest_end) == 704, "offset of rest_end of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->rest_end) == 256, "size of rest_end of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, anchors) == 960, "offset of anchors of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->anchors) == 104, "size of anchors of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, anchor_hint) == 1064, "offset of anchor_hint of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->anchor_hint) == 4, "size of anchor_hint of shmkit_arena_body");
+SHMKIT_ASSERT(offsetof(shmkit_arena_body, reserved1) == 1068, "offset of reserved1 of shmkit_arena_body");
+SHMKIT_ASSERT(sizeof(((shmkit_arena_body *)0)->reserved1) == 20, "size of reserved1 of shmkit_arena_body");
+
+/* The start of an extent of an arena. */
+typedef struct shmkit_slab_header {
+    /* 0: Class of the blocks, `ARENA_LARGE` for a single block. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) size_class;
+    /* 4: Place in the arena's list of extents. */
+    SHMKIT_ATOMIC(uint32_t) slot;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_slab_header;
+SHMKIT_ASSERT(sizeof(shmkit_slab_header) == 64, "size of shmkit_slab_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_slab_header) == 64, "alignment of shmkit_slab_header");
+SHMKIT_ASSERT(offsetof(shmkit_slab_header, size_class) == 0, "offset of size_class of shmkit_slab_header");
+SHMKIT_ASSERT(sizeof(((shmkit_slab_header *)0)->size_class) == 4, "size of size_class of shmkit_slab_header");
+SHMKIT_ASSERT(offsetof(shmkit_slab_header, slot) == 4, "offset of slot of shmkit_slab_header");
+SHMKIT_ASSERT(sizeof(((shmkit_slab_header *)0)->slot) == 4, "size of slot of shmkit_slab_header");
+SHMKIT_ASSERT(offsetof(shmkit_slab_header, reserved) == 8, "offset of reserved of shmkit_slab_header");
+SHMKIT_ASSERT(sizeof(((shmkit_slab_header *)0)->reserved) == 56, "size of reserved of shmkit_slab_header");
+
+/* A block that has others. Their links follow at byte 64. */
+typedef struct shmkit_bundle_header {
+    /* 0: `Piece`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Links there is room for; 0 in a link means none. */
+    SHMKIT_ATOMIC(uint64_t) count;
+    /* 16: Links whose blocks are freed already, while the bundle is being freed. */
+    SHMKIT_ATOMIC(uint64_t) freed;
+    /* 24: Zero, or what the kind of bundle says. */
+    SHMKIT_ATOMIC(uint64_t) reserved[5];
+} shmkit_bundle_header;
+SHMKIT_ASSERT(sizeof(shmkit_bundle_header) == 64, "size of shmkit_bundle_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_bundle_header) == 8, "alignment of shmkit_bundle_header");
+SHMKIT_ASSERT(offsetof(shmkit_bundle_header, word) == 0, "offset of word of shmkit_bundle_header");
+SHMKIT_ASSERT(sizeof(((shmkit_bundle_header *)0)->word) == 8, "size of word of shmkit_bundle_header");
+SHMKIT_ASSERT(offsetof(shmkit_bundle_header, count) == 8, "offset of count of shmkit_bundle_header");
+SHMKIT_ASSERT(sizeof(((shmkit_bundle_header *)0)->count) == 8, "size of count of shmkit_bundle_header");
+SHMKIT_ASSERT(offsetof(shmkit_bundle_header, freed) == 16, "offset of freed of shmkit_bundle_header");
+SHMKIT_ASSERT(sizeof(((shmkit_bundle_header *)0)->freed) == 8, "size of freed of shmkit_bundle_header");
+SHMKIT_ASSERT(offsetof(shmkit_bundle_header, reserved) == 24, "offset of reserved of shmkit_bundle_header");
+SHMKIT_ASSERT(sizeof(((shmkit_bundle_header *)0)->reserved) == 40, "size of reserved of shmkit_bundle_header");
+
+/* A value in a list, or a key and a value in a dict. After the header: the anchor's number if the block has one; the key, padded with zeros to a multiple of 8; the value, padded likewise. Never changed while it is reachable. */
+typedef struct shmkit_node_header {
+    /* 0: `Piece`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: `NodeInfo`. */
+    SHMKIT_ATOMIC(uint64_t) info;
+} shmkit_node_header;
+SHMKIT_ASSERT(sizeof(shmkit_node_header) == 16, "size of shmkit_node_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_node_header) == 8, "alignment of shmkit_node_header");
+SHMKIT_ASSERT(offsetof(shmkit_node_header, word) == 0, "offset of word of shmkit_node_header");
+SHMKIT_ASSERT(sizeof(((shmkit_node_header *)0)->word) == 8, "size of word of shmkit_node_header");
+SHMKIT_ASSERT(offsetof(shmkit_node_header, info) == 8, "offset of info of shmkit_node_header");
+SHMKIT_ASSERT(sizeof(((shmkit_node_header *)0)->info) == 8, "size of info of shmkit_node_header");
+
+/* A dict's own struct. `seed` never changes, `root` seldom; the second half is the lock owner's. */
+typedef struct shmkit_dict_body {
+    /* 0: The table (`Link`), or 0 before the first insertion. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) root;
+    /* 8: Seed of the hash. */
+    uint64_t seed;
+    /* 16: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved0[6];
+    /* 64: Entries of the table in use, deleted ones included. */
+    SHMKIT_ATOMIC(uint64_t) used;
+    /* 72: No entry from here on is in use. A hint, at most `used`. */
+    SHMKIT_ATOMIC(uint64_t) tail;
+    /* 80: The table that is being built, or 0. */
+    SHMKIT_ATOMIC(uint64_t) next;
+    /* 88: Entries of the table that were copied to the next one. */
+    SHMKIT_ATOMIC(uint64_t) copied;
+    /* 96: Entries of the next table in use. */
+    SHMKIT_ATOMIC(uint64_t) next_used;
+    /* 104: Pages of the next table that are there. */
+    SHMKIT_ATOMIC(uint64_t) next_pages;
+    /* 112: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved1[2];
+} shmkit_dict_body;
+SHMKIT_ASSERT(sizeof(shmkit_dict_body) == 128, "size of shmkit_dict_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_dict_body) == 64, "alignment of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, root) == 0, "offset of root of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->root) == 8, "size of root of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, seed) == 8, "offset of seed of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->seed) == 8, "size of seed of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, reserved0) == 16, "offset of reserved0 of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->reserved0) == 48, "size of reserved0 of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, used) == 64, "offset of used of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->used) == 8, "size of used of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, tail) == 72, "offset of tail of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->tail) == 8, "size of tail of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, next) == 80, "offset of next of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->next) == 8, "size of next of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, copied) == 88, "offset of copied of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->copied) == 8, "size of copied of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, next_used) == 96, "offset of next_used of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->next_used) == 8, "size of next_used of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, next_pages) == 104, "offset of next_pages of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->next_pages) == 8, "size of next_pages of shmkit_dict_body");
+SHMKIT_ASSERT(offsetof(shmkit_dict_body, reserved1) == 112, "offset of reserved1 of shmkit_dict_body");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->reserved1) == 16, "size of reserved1 of shmkit_dict_body");
+
+/* A dict's table: a bundle of its pages. A small table has none: `slots` index slots (`IndexSlot`) follow at byte 64, then `capacity` entries. Otherwise pages of `DICT_INDEX_PAGE` index slots, then pages of `DICT_ENTRY_PAGE` entries; what is in a page starts at its byte 16. */
+typedef struct shmkit_table_header {
+    /* 0: `Piece`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Pages. */
+    SHMKIT_ATOMIC(uint64_t) count;
+    /* 16: As in a bundle. */
+    SHMKIT_ATOMIC(uint64_t) freed;
+    /* 24: Index slots: a power of two. */
+    SHMKIT_ATOMIC(uint64_t) slots;
+    /* 32: Entries. */
+    SHMKIT_ATOMIC(uint64_t) capacity;
+    /* 40: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[3];
+} shmkit_table_header;
+SHMKIT_ASSERT(sizeof(shmkit_table_header) == 64, "size of shmkit_table_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_table_header) == 8, "alignment of shmkit_table_header");
+SHMKIT_ASSERT(offsetof(shmkit_table_header, word) == 0, "offset of word of shmkit_table_header");
+SHMKIT_ASSERT(sizeof(((shmkit_table_header *)0)->word) == 8, "size of word of shmkit_table_header");
+SHMKIT_ASSERT(offsetof(shmkit_table_header, count) == 8, "offset of count of shmkit_table_header");
+SHMKIT_ASSERT(sizeof(((shmkit_table_header *)0)->count) == 8, "size of count of shmkit_table_header");
+SHMKIT_ASSERT(offsetof(shmkit_table_header, freed) == 16, "offset of freed of shmkit_table_header");
+SHMKIT_ASSERT(sizeof(((shmkit_table_header *)0)->freed) == 8, "size of freed of shmkit_table_header");
+SHMKIT_ASSERT(offsetof(shmkit_table_header, slots) == 24, "offset of slots of shmkit_table_header");
+SHMKIT_ASSERT(sizeof(((shmkit_table_header *)0)->slots) == 8, "size of slots of shmkit_table_header");
+SHMKIT_ASSERT(offsetof(shmkit_table_header, capacity) == 32, "offset of capacity of shmkit_table_header");
+SHMKIT_ASSERT(sizeof(((shmkit_table_header *)0)->capacity) == 8, "size of capacity of shmkit_table_header");
+SHMKIT_ASSERT(offsetof(shmkit_table_header, reserved) == 40, "offset of reserved of shmkit_table_header");
+SHMKIT_ASSERT(sizeof(((shmkit_table_header *)0)->reserved) == 24, "size of reserved of shmkit_table_header");
+
+/* An entry of a dict's table. */
+typedef struct shmkit_dict_entry {
+    /* 0: The node (`Link`); 0 before the entry is used; `LINK_DELETED`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) link;
+    /* 8: Hash of the key, 32 bits. */
+    SHMKIT_ATOMIC(uint64_t) hash;
+} shmkit_dict_entry;
+SHMKIT_ASSERT(sizeof(shmkit_dict_entry) == 16, "size of shmkit_dict_entry");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_dict_entry) == 8, "alignment of shmkit_dict_entry");
+SHMKIT_ASSERT(offsetof(shmkit_dict_entry, link) == 0, "offset of link of shmkit_dict_entry");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_entry *)0)->link) == 8, "size of link of shmkit_dict_entry");
+SHMKIT_ASSERT(offsetof(shmkit_dict_entry, hash) == 8, "offset of hash of shmkit_dict_entry");
+SHMKIT_ASSERT(sizeof(((shmkit_dict_entry *)0)->hash) == 8, "size of hash of shmkit_dict_entry");
+
+/* A list's own struct. */
+typedef struct shmkit_list_body {
+    /* 0: The directory (`Link`), or 0 before the first insertion. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) root;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[15];
+} shmkit_list_body;
+SHMKIT_ASSERT(sizeof(shmkit_list_body) == 128, "size of shmkit_list_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_list_body) == 64, "alignment of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, root) == 0, "offset of root of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->root) == 8, "size of root of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, reserved) == 8, "offset of reserved of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->reserved) == 120, "size of reserved of shmkit_list_body");
+
+/* A list's directory: a bundle of its chunks, in order. After the `count` links: for each chunk the index of its first element. */
+typedef struct shmkit_directory_header {
+    /* 0: `Piece`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Chunks there is room for. */
+    SHMKIT_ATOMIC(uint64_t) count;
+    /* 16: As in a bundle. */
+    SHMKIT_ATOMIC(uint64_t) freed;
+    /* 24: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[5];
+} shmkit_directory_header;
+SHMKIT_ASSERT(sizeof(shmkit_directory_header) == 64, "size of shmkit_directory_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_directory_header) == 8, "alignment of shmkit_directory_header");
+SHMKIT_ASSERT(offsetof(shmkit_directory_header, word) == 0, "offset of word of shmkit_directory_header");
+SHMKIT_ASSERT(sizeof(((shmkit_directory_header *)0)->word) == 8, "size of word of shmkit_directory_header");
+SHMKIT_ASSERT(offsetof(shmkit_directory_header, count) == 8, "offset of count of shmkit_directory_header");
+SHMKIT_ASSERT(sizeof(((shmkit_directory_header *)0)->count) == 8, "size of count of shmkit_directory_header");
+SHMKIT_ASSERT(offsetof(shmkit_directory_header, freed) == 16, "offset of freed of shmkit_directory_header");
+SHMKIT_ASSERT(sizeof(((shmkit_directory_header *)0)->freed) == 8, "size of freed of shmkit_directory_header");
+SHMKIT_ASSERT(offsetof(shmkit_directory_header, reserved) == 24, "offset of reserved of shmkit_directory_header");
+SHMKIT_ASSERT(sizeof(((shmkit_directory_header *)0)->reserved) == 40, "size of reserved of shmkit_directory_header");
+
+/* A chunk of a list: slots follow, each the link of a node or 0. */
+typedef struct shmkit_chunk_header {
+    /* 0: `Piece`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Slots. */
+    SHMKIT_ATOMIC(uint64_t) capacity;
+} shmkit_chunk_header;
+SHMKIT_ASSERT(sizeof(shmkit_chunk_header) == 16, "size of shmkit_chunk_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_chunk_header) == 8, "alignment of shmkit_chunk_header");
+SHMKIT_ASSERT(offsetof(shmkit_chunk_header, word) == 0, "offset of word of shmkit_chunk_header");
+SHMKIT_ASSERT(sizeof(((shmkit_chunk_header *)0)->word) == 8, "size of word of shmkit_chunk_header");
+SHMKIT_ASSERT(offsetof(shmkit_chunk_header, capacity) == 8, "offset of capacity of shmkit_chunk_header");
+SHMKIT_ASSERT(sizeof(((shmkit_chunk_header *)0)->capacity) == 8, "size of capacity of shmkit_chunk_header");
+
+/* A dict in parts: `shards` times a `DictBody` and an `ArenaBody`, at byte 64, 1216 bytes each. */
+typedef struct shmkit_sharded_body {
+    /* 0: Parts: a power of two, at most 256. */
+    SHMKIT_ALIGNED(64) uint32_t shards;
+    /* 4: Zero. */
+    uint32_t reserved0;
+    /* 8: Seed of the hash that chooses the part. */
+    uint64_t seed;
+    /* 16: Zero. */
+    uint64_t reserved[6];
+} shmkit_sharded_body;
+SHMKIT_ASSERT(sizeof(shmkit_sharded_body) == 64, "size of shmkit_sharded_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_sharded_body) == 64, "alignment of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, shards) == 0, "offset of shards of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->shards) == 4, "size of shards of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, reserved0) == 4, "offset of reserved0 of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->reserved0) == 4, "size of reserved0 of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, seed) == 8, "offset of seed of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->seed) == 8, "size of seed of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, reserved) == 16, "offset of reserved of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->reserved) == 48, "size of reserved of shmkit_sharded_body");
+
+/* A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow. */
+typedef struct shmkit_counter_body {
+    /* 0: Stripes: a power of two. */
+    SHMKIT_ALIGNED(64) uint32_t stripes;
+    /* 4: Zero. */
+    uint32_t reserved[15];
+} shmkit_counter_body;
+SHMKIT_ASSERT(sizeof(shmkit_counter_body) == 64, "size of shmkit_counter_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_counter_body) == 64, "alignment of shmkit_counter_body");
+SHMKIT_ASSERT(offsetof(shmkit_counter_body, stripes) == 0, "offset of stripes of shmkit_counter_body");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_body *)0)->stripes) == 4, "size of stripes of shmkit_counter_body");
+SHMKIT_ASSERT(offsetof(shmkit_counter_body, reserved) == 4, "offset of reserved of shmkit_counter_body");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_body *)0)->reserved) == 60, "size of reserved of shmkit_counter_body");
+
+/* A part of a counter. */
+typedef struct shmkit_counter_stripe {
+    /* 0: What was added here. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) sum;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_counter_stripe;
+SHMKIT_ASSERT(sizeof(shmkit_counter_stripe) == 64, "size of shmkit_counter_stripe");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_counter_stripe) == 64, "alignment of shmkit_counter_stripe");
+SHMKIT_ASSERT(offsetof(shmkit_counter_stripe, sum) == 0, "offset of sum of shmkit_counter_stripe");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_stripe *)0)->sum) == 8, "size of sum of shmkit_counter_stripe");
+SHMKIT_ASSERT(offsetof(shmkit_counter_stripe, reserved) == 8, "offset of reserved of shmkit_counter_stripe");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_stripe *)0)->reserved) == 56, "size of reserved of shmkit_counter_stripe");
+
+/* Bytes that never change: text, bytes, elements. They follow. */
+typedef struct shmkit_frozen_body {
+    /* 0: Bytes. */
+    SHMKIT_ALIGNED(64) uint64_t len;
+    /* 8: `TAG_UTF8`, `TAG_BYTES`, or `TAG_POD` for elements as the object's header describes them. */
+    uint32_t tag;
+    /* 12: Zero. */
+    uint32_t reserved[13];
+} shmkit_frozen_body;
+SHMKIT_ASSERT(sizeof(shmkit_frozen_body) == 64, "size of shmkit_frozen_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_frozen_body) == 64, "alignment of shmkit_frozen_body");
+SHMKIT_ASSERT(offsetof(shmkit_frozen_body, len) == 0, "offset of len of shmkit_frozen_body");
+SHMKIT_ASSERT(sizeof(((shmkit_frozen_body *)0)->len) == 8, "size of len of shmkit_frozen_body");
+SHMKIT_ASSERT(offsetof(shmkit_frozen_body, tag) == 8, "offset of tag of shmkit_frozen_body");
+SHMKIT_ASSERT(sizeof(((shmkit_frozen_body *)0)->tag) == 4, "size of tag of shmkit_frozen_body");
+SHMKIT_ASSERT(offsetof(shmkit_frozen_body, reserved) == 12, "offset of reserved of shmkit_frozen_body");
+SHMKIT_ASSERT(sizeof(((shmkit_frozen_body *)0)->reserved) == 52, "size of reserved of shmkit_frozen_body");
+
 /* What a child is started with and what it says at its end. The arguments follow. */
 typedef struct shmkit_spawn_body {
     /* 0: 0 before the child has read its arguments, 1 after, 2 when it said how it ended. */
@@ -951,8 +1544,12 @@ typedef struct shmkit_pool_worker {
     SHMKIT_ATOMIC(uint32_t) state;
     /* 8: Tasks it has ended. */
     SHMKIT_ATOMIC(uint64_t) done;
-    /* 16: Zero. */
-    SHMKIT_ATOMIC(uint64_t) reserved[6];
+    /* 16: When the task it runs must have ended, on the monotonic clock in nanoseconds. */
+    SHMKIT_ATOMIC(uint64_t) deadline;
+    /* 24: The task it runs, if that has a deadline: generation (32 bits) and word plus one (32 bits); else 0. */
+    SHMKIT_ATOMIC(uint64_t) current;
+    /* 32: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[4];
 } shmkit_pool_worker;
 SHMKIT_ASSERT(sizeof(shmkit_pool_worker) == 64, "size of shmkit_pool_worker");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_worker) == 64, "alignment of shmkit_pool_worker");
@@ -962,7 +1559,11 @@ SHMKIT_ASSERT(offsetof(shmkit_pool_worker, state) == 4, "offset of state of shmk
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->state) == 4, "size of state of shmkit_pool_worker");
 SHMKIT_ASSERT(offsetof(shmkit_pool_worker, done) == 8, "offset of done of shmkit_pool_worker");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->done) == 8, "size of done of shmkit_pool_worker");
-SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 16, "offset of reserved of shmkit_pool_worker");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 48, "size of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, deadline) == 16, "offset of deadline of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->deadline) == 8, "size of deadline of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, current) == 24, "offset of current of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->current) == 8, "size of current of shmkit_pool_worker");
+SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 32, "offset of reserved of shmkit_pool_worker");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 32, "size of reserved of shmkit_pool_worker");
 
 #endif

@@ -60,6 +60,25 @@ pub const WORDS: &[Word] = &[
         ],
     },
     Word {
+        name: "BarrierState",
+        doc: "State of a barrier.",
+        bits: 64,
+        fields: &[
+            field("phase", 0, 4, "`BARRIER_…`."),
+            field("owner", 4, 12, "Slot of who runs the action; `BROKEN_…` of a broken one; 0 otherwise."),
+            field("round", 32, 32, "Goes up with every round, passed or reset."),
+        ],
+    },
+    Word {
+        name: "Arrival",
+        doc: "One party at a barrier.",
+        bits: 64,
+        fields: &[
+            field("token", 0, 32, "The participant's token; 0 if it has left, or nobody came."),
+            field("round", 32, 32, "The round in which it came, or in which the word was used last."),
+        ],
+    },
+    Word {
         name: "Unit",
         doc: "A heap unit's word.",
         bits: 64,
@@ -169,8 +188,8 @@ pub const WORDS: &[Word] = &[
 mod tests {
     use super::*;
     use crate::words::{
-        Anchor, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, NodeInfo,
-        Piece, Slot, Task, Token, Unit,
+        Anchor, Arrival, BarrierState, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER,
+        MUTEX_RECOVER, NodeInfo, Piece, Slot, Task, Token, Unit,
     };
 
     fn mask(word: &str, field: &str) -> u64 {
@@ -210,6 +229,15 @@ mod tests {
         assert_eq!(Task { state: ONES, ..task }.pack(), mask("Task", "state"));
         assert_eq!(Task { owner: ONES, ..task }.pack(), mask("Task", "owner"));
         assert_eq!(Task { generation: ONES, ..task }.pack(), mask("Task", "generation"));
+
+        let state = BarrierState::unpack(0);
+        assert_eq!(BarrierState { phase: ONES, ..state }.pack(), mask("BarrierState", "phase"));
+        assert_eq!(BarrierState { owner: ONES, ..state }.pack(), mask("BarrierState", "owner"));
+        assert_eq!(BarrierState { round: ONES, ..state }.pack(), mask("BarrierState", "round"));
+
+        let arrival = Arrival::unpack(0);
+        assert_eq!(Arrival { token: ONES, ..arrival }.pack(), mask("Arrival", "token"));
+        assert_eq!(Arrival { round: ONES, ..arrival }.pack(), mask("Arrival", "round"));
 
         let unit = Unit::unpack(0);
         assert_eq!(Unit { len: ONES, ..unit }.pack(), mask("Unit", "len"));
@@ -276,6 +304,8 @@ mod tests {
         };
         assert_eq!(Entry::unpack(u64::MAX).pack(), all("Entry"));
         assert_eq!(Task::unpack(u64::MAX).pack(), all("Task"));
+        assert_eq!(BarrierState::unpack(u64::MAX).pack(), all("BarrierState"));
+        assert_eq!(Arrival::unpack(u64::MAX).pack(), all("Arrival"));
         assert_eq!(Unit::unpack(u64::MAX).pack(), all("Unit"));
         assert_eq!(Cell::unpack(u64::MAX).pack(), all("Cell"));
         assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
@@ -293,6 +323,8 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             assert_eq!(Entry::unpack(Entry::unpack(seed).pack()), Entry::unpack(seed));
             assert_eq!(Task::unpack(Task::unpack(seed).pack()), Task::unpack(seed));
+            assert_eq!(BarrierState::unpack(BarrierState::unpack(seed).pack()), BarrierState::unpack(seed));
+            assert_eq!(Arrival::unpack(seed).pack(), seed);
             assert_eq!(Unit::unpack(Unit::unpack(seed).pack()), Unit::unpack(seed));
             assert_eq!(Cell::unpack(Cell::unpack(seed).pack()), Cell::unpack(seed));
             assert_eq!(Slot::unpack(Slot::unpack(seed).pack()), Slot::unpack(seed));

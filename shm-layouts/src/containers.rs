@@ -19,13 +19,13 @@ constants! { CONSTANTS:
     /// Arena: anchors of the first page.
     ANCHOR_FIRST: u32 = 64;
     /// Dict: index slots of one page of a large table.
-    INDEX_PAGE: u64 = 8192;
+    DICT_INDEX_PAGE: u64 = 8192;
     /// Dict: entries of one page of a large table.
-    ENTRY_PAGE: u64 = 4096;
+    DICT_ENTRY_PAGE: u64 = 4096;
     /// Dict: the most index slots of a table without pages.
-    TABLE_INLINE: u64 = 4096;
+    DICT_TABLE_INLINE: u64 = 4096;
     /// List: the most slots of a chunk.
-    CHUNK_SLOTS: u64 = 512;
+    LIST_CHUNK_SLOTS: u64 = 512;
 }
 
 layout! {
@@ -60,7 +60,7 @@ layout! {
         /// Journal: `length` after the commit.
         88 => next_length: AtomicU64,
         /// Journal: new blocks ([`crate::words::Link`]), freed if there is no commit.
-        96 => new: [AtomicU64; 4],
+        96 => added: [AtomicU64; 4],
         /// Journal: blocks that are freed after the commit.
         128 => old: [AtomicU64; 4],
         /// Journal: a new bundle, freed with its members if there is no commit.
@@ -88,7 +88,7 @@ layout! {
     /// The start of an extent of an arena.
     struct SlabHeader: 64 bytes, aligned 64 {
         /// Class of the blocks, `ARENA_LARGE` for a single block.
-        0 => class: AtomicU32,
+        0 => size_class: AtomicU32,
         /// Place in the arena's list of extents.
         4 => slot: AtomicU32,
         /// Zero.
@@ -141,7 +141,7 @@ layout! {
     }
 
     /// A dict's table: a bundle of its pages. A small table has none: `slots` index slots ([`crate::words::IndexSlot`])
-    /// follow at byte 64, then `capacity` entries. Otherwise pages of `INDEX_PAGE` index slots, then pages of `ENTRY_PAGE` entries;
+    /// follow at byte 64, then `capacity` entries. Otherwise pages of `DICT_INDEX_PAGE` index slots, then pages of `DICT_ENTRY_PAGE` entries;
     /// what is in a page starts at its byte 16.
     struct TableHeader: 64 bytes, aligned 8 {
         /// [`crate::words::Piece`].

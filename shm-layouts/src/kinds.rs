@@ -29,6 +29,12 @@ constants! { CONSTANTS:
     KIND_POOL: u32 = 13;
     /// A semaphore whose permits have owners.
     KIND_PERMITS: u32 = 20;
+    /// A lock for many readers or one writer, with the data it guards.
+    KIND_RWLOCK: u32 = 21;
+    /// A barrier.
+    KIND_BARRIER: u32 = 23;
+    /// Something that is done once.
+    KIND_ONCE: u32 = 24;
     /// A dict.
     KIND_DICT: u32 = 32;
     /// A list.
@@ -60,6 +66,9 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_SPAWN => "spawn record",
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
+        KIND_RWLOCK => "rwlock",
+        KIND_BARRIER => "barrier",
+        KIND_ONCE => "once",
         KIND_DICT => "dict",
         KIND_LIST => "list",
         KIND_SHARDED_DICT => "sharded dict",

@@ -27,6 +27,24 @@ constants! { CONSTANTS:
     TAG_POSTCARD: u32 = 7;
     /// Message flag: the payload names objects.
     MESSAGE_HANDLES: u32 = 1;
+    /// Barrier: parties arrive.
+    BARRIER_FILLING: u32 = 0;
+    /// Barrier: all have arrived, its owner runs the action.
+    BARRIER_ACTION: u32 = 1;
+    /// Barrier: passed; those who were in the round leave.
+    BARRIER_DRAINING: u32 = 2;
+    /// Barrier: reset; those who were in the round leave.
+    BARRIER_RESETTING: u32 = 3;
+    /// Barrier: broken; the owner field is `BROKEN_…`.
+    BARRIER_BROKEN: u32 = 4;
+    /// Broken by `abort`.
+    BROKEN_ABORT: u32 = 0;
+    /// Broken by a party that did not wait any longer.
+    BROKEN_TIME_OUT: u32 = 1;
+    /// Broken by an action that failed.
+    BROKEN_ACTION: u32 = 2;
+    /// Broken by the death of a party.
+    BROKEN_DEATH: u32 = 3;
     /// Role of an ordinary holder.
     ROLE_USER: u32 = 0;
     /// Role of a pipe's sending end, and of a connection's first end.
@@ -85,6 +103,32 @@ layout! {
         16 => reserved: [AtomicU32; 12],
     }
 
+    /// Lock for many readers or one writer. Its data are at byte 192 of the body.
+    struct RwLockBody: 64 bytes, aligned 64 {
+        /// Mutex word of the writers.
+        0 => word: AtomicU32,
+        /// Wait word of the readers: the writer has left.
+        4 => released: AtomicU32,
+        /// Wait word of the writer that has the lock word: a reader has left.
+        8 => drained: AtomicU32,
+        /// Slots from this one on have never had readers. Grows only.
+        12 => high: AtomicU32,
+        /// Offset of the counts from the start of this struct, behind the data.
+        16 => readers_offset: u64,
+        /// Counts: one for each slot of the registry.
+        24 => readers: u32,
+        /// Zero.
+        28 => reserved: [u32; 9],
+    }
+
+    /// How many readers the process in one slot has. On a line of its own: written by that process and by its recovery only.
+    struct ReaderCount: 64 bytes, aligned 64 {
+        /// The count in the low half, the process's token in the high half; void unless the token is the slot's present one.
+        0 => word: AtomicU64,
+        /// Zero.
+        8 => reserved: [AtomicU64; 7],
+    }
+
     /// Counting semaphore.
     struct SemaphoreBody: 64 bytes, aligned 64 {
         /// Permits left.
@@ -117,6 +161,32 @@ layout! {
         8 => reserved: [AtomicU32; 14],
     }
 
+    /// Something that is done once.
+    struct OnceBody: 64 bytes, aligned 64 {
+        /// Mutex word of who does it.
+        0 => word: AtomicU32,
+        /// 1 when it is done.
+        4 => done: AtomicU32,
+        /// Wait word: it is done.
+        8 => event: AtomicU32,
+        /// Zero.
+        12 => reserved: [AtomicU32; 13],
+    }
+
+    /// Barrier. The arrival words ([`crate::words::Arrival`]), one for each party, are at byte 192 of the body.
+    struct BarrierBody: 64 bytes, aligned 64 {
+        /// Round and phase: [`crate::words::BarrierState`].
+        0 => state: AtomicU64,
+        /// Wait word: the state changed, or an arrival word is free.
+        8 => event: AtomicU32,
+        /// How many parties there are.
+        12 => parties: u32,
+        /// How long a party waits unless it says otherwise, in nanoseconds; 0 for ever.
+        16 => timeout_ns: u64,
+        /// Zero.
+        24 => reserved: [u64; 5],
+    }
+
     /// Bounded queue for many producers and consumers: an index ring over a pool of owned blocks.
     struct QueueBody: 512 bytes, aligned 128 {
         /// Messages it can hold.
@@ -127,7 +197,8 @@ layout! {
         8 => blocks: u32,
         /// Bytes from one block's payload to the next.
         12 => stride: u32,
-        /// Offset of the ring's slots from the start of this struct.
+        /// Offset of the ring's slots from the start of this struct. Position p has slot s(p mod `ring`), where s swaps the bits 0 to 2
+        /// with the bits 3 to 5.
         16 => slots_offset: u64,
         /// Offset of the block words.
         24 => words_offset: u64,
@@ -289,7 +360,11 @@ layout! {
         4 => state: AtomicU32,
         /// Tasks it has ended.
         8 => done: AtomicU64,
+        /// When the task it runs must have ended, on the monotonic clock in nanoseconds.
+        16 => deadline: AtomicU64,
+        /// The task it runs, if that has a deadline: generation (32 bits) and word plus one (32 bits); else 0.
+        24 => current: AtomicU64,
         /// Zero.
-        16 => reserved: [AtomicU64; 6],
+        32 => reserved: [AtomicU64; 4],
     }
 }

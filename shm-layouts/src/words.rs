@@ -45,6 +45,12 @@ constants! { CONSTANTS:
     TASK_RUNNING: u32 = 2;
     /// Task: its worker died.
     TASK_LOST: u32 = 3;
+    /// Task: is not wanted any more. With an owner, which runs it, it is asked to end; without, it is to be passed over.
+    TASK_CANCELLED: u32 = 4;
+    /// Task: was cancelled and did not end; its worker is being killed and begins nothing else.
+    TASK_CONDEMNED: u32 = 5;
+    /// Task: its worker has the reply in its hands and can no longer be condemned for it.
+    TASK_ENDED: u32 = 6;
     /// Worker: has not said that it is ready.
     WORKER_STARTING: u32 = 0;
     /// Worker: takes tasks.
@@ -57,6 +63,10 @@ constants! { CONSTANTS:
     PIECE_COMMITTED: u64 = 2;
     /// Link of a dict's entry: deleted.
     LINK_DELETED: u64 = 1 << 36;
+    /// Worker: asks to be replaced, and takes tasks until it is.
+    WORKER_LEAVING: u32 = 2;
+    /// Worker: has been replaced and is to end.
+    WORKER_RELEASED: u32 = 3;
     /// Reference cell: free.
     CELL_NONE: u64 = 0;
     /// Reference cell: a process.
@@ -131,6 +141,48 @@ impl Task {
     /// Packs it.
     pub const fn pack(self) -> u64 {
         (self.generation as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.state & 0xF) as u64
+    }
+}
+
+/// State of a barrier: `round:32 | unused:16 | own:12 | phase:4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BarrierState {
+    /// `BARRIER_…`.
+    pub phase: u32,
+    /// Slot of who runs the action, or why it is broken; 0 otherwise.
+    pub owner: u32,
+    /// Which round it is.
+    pub round: u32,
+}
+
+impl BarrierState {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> BarrierState {
+        BarrierState { phase: (word & 0xF) as u32, owner: ((word >> 4) & 0xFFF) as u32, round: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.round as u64) << 32 | ((self.owner & 0xFFF) as u64) << 4 | (self.phase & 0xF) as u64
+    }
+}
+
+/// One party at a barrier: `round:32 | token:32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The participant's token; 0 if it has left, or nobody came.
+    pub token: u32,
+    /// The round in which it came, or in which the word was used last.
+    pub round: u32,
+}
+
+impl Arrival {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Arrival {
+        Arrival { token: word as u32, round: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.round as u64) << 32 | self.token as u64
     }
 }
 

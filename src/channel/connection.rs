@@ -20,7 +20,8 @@
 use super::message::HEAD;
 use super::port::{Patience, Port};
 use super::recovery::{self, Rings};
-use super::ring::{Ring, Spec};
+use super::ring::Ring;
+use super::spec::Spec;
 use crate::error::{ChannelError, Result, corrupt};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, handle_as_value};

@@ -7,11 +7,14 @@
 //! | [`Queue`] | serde values of any size | any number of producers and consumers |
 //! | [`Connection`] | serde values or bytes, of any size, both ways | two, each held by any number of processes |
 //!
-//! * `ring`: the algorithm, on which all of them are built. `recovery`: what is done about the dead, with the crash tables.
+//! * `ring` (with `batch` and `spec`): the algorithm of all but `pipe`, which has its own.
+//! * `recovery`: what is done about the dead, with the crash tables.
 //! * `port`: waiting at a ring. `message`, `codec`: how a value lies in a block.
 
+mod batch;
 pub(crate) mod codec;
 pub(crate) mod connection;
+mod loan;
 mod message;
 pub(crate) mod pipe;
 pub(crate) mod pod;
@@ -19,8 +22,11 @@ mod port;
 pub(crate) mod queue;
 mod recovery;
 mod ring;
+mod spec;
 
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
+pub use loan::{Loan, Received};
 pub use pipe::{ChannelAt, Elements, IntoElements, Receiver, RecvRef, SendLoan, Sender, channel, channel_in};
-pub use pod::{Loan, PodQueue, PodQueueOptions, Received};
+pub use pod::{PodQueue, PodQueueOptions};
+pub(crate) use queue::Outbox;
 pub use queue::{Message, Queue, QueueOptions};

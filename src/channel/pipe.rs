@@ -72,7 +72,7 @@ struct Pipe(*const PipeBody);
 impl Pipe {
     /// Makes both ends look whether the other one is there.
     fn wake(&self) {
-        // Before the wake, which has a full barrier: who is awake and sends sees it a send later.
+        // SeqCst pairs with the swap in `look`: who finds it set sees who has left. Before the wake, which has the barrier.
         atomic!(self.0, receiver_left).store(1, Ordering::SeqCst);
         wait::wake_everybody(atomic!(self.0, not_empty));
         wait::wake_everybody(atomic!(self.0, not_full));

@@ -188,16 +188,26 @@ impl Port {
     }
 
     /// The next message, or `EndOfFile` when there is none and `is_over` says that one need not wait.
-    pub(super) fn take_unless(&self, is_over: impl Fn() -> bool) -> Result<Claimed> {
+    pub(super) fn take_unless(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<Claimed> {
         let me = self.me()?;
         match self.ring.dequeue(me) {
             Taken::Block(claimed) => Ok(claimed),
-            other => self.wait_to_take(other, Patience::ENDLESS, is_over, || self.ring.dequeue(me)),
+            other => self.wait_to_take(other, patience, is_over, || self.ring.dequeue(me)),
         }
     }
 
     /// The next messages, up to `most`.
     pub(super) fn take_many(&self, most: usize, patience: Patience) -> Result<Vec<Claimed>> {
+        self.take_many_unless(most, patience, || self.is_deserted())
+    }
+
+    /// The next messages, up to `most`, or `EndOfFile` when there are none and `is_over` says that one need not wait.
+    pub(super) fn take_many_unless(
+        &self,
+        most: usize,
+        patience: Patience,
+        is_over: impl Fn() -> bool,
+    ) -> Result<Vec<Claimed>> {
         let me = self.me()?;
         let mut taken = Vec::new();
         if most > 0 {
@@ -205,7 +215,7 @@ impl Port {
                 Taken::Block(_) => {}
                 other => {
                     let dequeue = || self.ring.dequeue_many(me, most, &mut taken);
-                    self.wait_to_take(other, patience, || self.is_deserted(), dequeue)?;
+                    self.wait_to_take(other, patience, is_over, dequeue)?;
                 }
             }
         }
@@ -238,7 +248,10 @@ impl Port {
         if let Some(claimed) = look_again(first)? {
             return Ok(claimed);
         }
-        let taken = self.wait(self.ring.not_empty(), patience, || look_again(Taken::Empty))?;
+        let Patience::Until(deadline) = patience else { return Err(self.empty()) };
+        // One message needs one consumer.
+        let (event, more) = (self.ring.not_empty(), || self.ring.has_next());
+        let taken = wait::wait_while(self.attachment(), event, deadline, more, || look_again(Taken::Empty))?;
         taken.ok_or_else(|| self.empty())
     }
 

@@ -4,7 +4,8 @@ use super::message::{HEAD, Written};
 use super::pod::OneRing;
 use super::port::{Patience, Port};
 use super::recovery;
-use super::ring::{Ring, Spec};
+use super::ring::Ring;
+use super::spec::Spec;
 use crate::error::{ChannelError, Error, Result};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
@@ -20,8 +21,20 @@ pub(crate) const KIND: Kind = recovery::kind::<OneRing>(KIND_QUEUE);
 
 /// Messages a queue holds unless told otherwise.
 const DEFAULT_CAPACITY: usize = 1024;
-/// Bytes of a message that lie in its block, unless told otherwise.
+/// Bytes of a message that lie in its block, unless told otherwise, where the type says nothing of its messages' length.
 const DEFAULT_INLINE: usize = 256 - HEAD;
+
+/// Bytes of a message of `T` that lie in its block unless told otherwise. A small type without a destructor holds no text and no
+/// list: what postcard makes of its numbers is at most a quarter longer than they are, and a number alone takes 8 bytes.
+const fn default_inline<T>() -> usize {
+    let size = size_of::<T>();
+    if std::mem::needs_drop::<T>() || size == 0 || size > DEFAULT_INLINE / 2 {
+        return DEFAULT_INLINE;
+    }
+    let most = size + size / 4 + 1;
+    if most < 8 { 8 } else { most }
+}
+
 /// Blocks beside the capacity: for messages that are being written or read at this moment.
 const LOANS: u32 = 64;
 /// The most blocks a batch claims at once.
@@ -68,12 +81,13 @@ pub struct QueueOptions {
 }
 
 impl QueueOptions {
-    const fn new(capacity: usize) -> QueueOptions {
-        QueueOptions { capacity, inline: DEFAULT_INLINE, at_most_once: false }
+    const fn new<T>(capacity: usize) -> QueueOptions {
+        QueueOptions { capacity, inline: default_inline::<T>(), at_most_once: false }
     }
 
     fn spec(&self) -> Result<Spec> {
-        let stride = self.inline.saturating_add(HEAD).checked_next_multiple_of(64).unwrap_or(usize::MAX);
+        let size = self.inline.saturating_add(HEAD);
+        let stride = size.checked_next_multiple_of(if size <= 64 { 8 } else { 64 }).unwrap_or(usize::MAX);
         Spec::new(u32::try_from(self.capacity).unwrap_or(u32::MAX), LOANS, stride as u64, true, self.at_most_once)
     }
 }
@@ -153,7 +167,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// As [`Queue::bounded`].
     pub fn bounded_in(segment: &Segment, capacity: usize) -> Result<Queue<T>> {
-        create(segment, None, &QueueOptions::new(capacity), false)
+        create(segment, None, &QueueOptions::new::<T>(capacity), false)
     }
 
     /// How many messages it can hold.
@@ -187,21 +201,75 @@ impl<T> Queue<T> {
     }
 }
 
+/// Messages that are written and not yet put. Their blocks are this process's: they must be sent or dropped.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    pending: Vec<Written>,
+}
+
+impl Outbox {
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
 /// For those who build on a queue of messages whose types differ.
 impl<T> Queue<T> {
-    /// The same queue, for messages of another type.
-    pub(crate) fn retyped<U>(&self) -> Queue<U> {
-        Queue { port: self.port.clone(), _messages: PhantomData }
+    /// Writes a message for [`Queue::send`], if there is a block for it at once.
+    pub(crate) fn write<U: Serialize>(&self, outbox: &mut Outbox, value: &U) -> Result<()> {
+        outbox.pending.push(self.port.write(self.port.claim(Patience::None)?, value)?);
+        Ok(())
+    }
+
+    /// Puts what is in the outbox, in one batch if there is room at once; else waits, at most for `timeout`. What could not be
+    /// put stays in it.
+    pub(crate) fn send(&self, outbox: &mut Outbox, timeout: Option<Duration>) -> Result<()> {
+        let patience = timeout.map_or(Patience::ENDLESS, Patience::timeout);
+        let pending = &mut outbox.pending;
+        while !pending.is_empty() {
+            let claimed: Vec<_> = pending.iter().map(|written| written.claimed).collect();
+            let done = self.port.enqueue_many(&claimed, patience)?;
+            pending.drain(..done);
+        }
+        Ok(())
+    }
+
+    /// Gives the blocks of an outbox back.
+    pub(crate) fn discard(&self, outbox: &mut Outbox) {
+        outbox.pending.drain(..).for_each(|written| self.port.abandon(written));
     }
 
     /// Gives the bytes of the next message to `read`, which runs while the message is still this process's: if it dies in there,
     /// the message is delivered again. `None` when there is nothing left and `is_over` says that one need not wait.
     pub(crate) fn read_with<R>(&self, is_over: impl Fn() -> bool, read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        match self.port.take_unless(is_over) {
+        match self.port.take_unless(Patience::ENDLESS, is_over) {
             Ok(claimed) => self.port.receive_with(claimed, true, |_, bytes| read(bytes)).map(Some),
             Err(Error::Channel(ChannelError::EndOfFile)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives the bytes of the messages that are there, up to `most`, to `read`. Waits for the first one at most for `timeout`, and
+    /// no longer than `is_over` allows. Gives how many there were.
+    pub(crate) fn read_many(
+        &self,
+        most: usize,
+        timeout: Option<Duration>,
+        is_over: impl Fn() -> bool,
+        mut read: impl FnMut(&[u8]),
+    ) -> Result<usize> {
+        let patience = timeout.map_or(Patience::ENDLESS, Patience::timeout);
+        let taken = match self.port.take_many_unless(most, patience, is_over) {
+            Ok(taken) => taken,
+            Err(Error::Channel(ChannelError::EndOfFile | ChannelError::Empty { .. })) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        for &claimed in &taken {
+            // One that cannot be is thrown away, and the others are read.
+            let _ = self.port.receive_with(claimed, true, |_, bytes| read(bytes));
+        }
+        Ok(taken.len())
     }
 
     /// Lets everybody who waits for a message look at what `is_over` says.
@@ -389,7 +457,7 @@ impl<T> std::fmt::Debug for Queue<T> {
 impl Segment {
     /// The queue `name` of serde values; 1024 messages unless told otherwise.
     pub fn queue<'a, T>(&'a self, name: &'a str) -> At<'a, Queue<T>> {
-        At { segment: self, name, options: QueueOptions::new(DEFAULT_CAPACITY) }
+        At { segment: self, name, options: QueueOptions::new::<T>(DEFAULT_CAPACITY) }
     }
 }
 
@@ -401,8 +469,8 @@ impl<T> At<'_, Queue<T>> {
         self
     }
 
-    /// Bytes of a message up to which it lies in the queue's own memory: 240 unless told otherwise. Longer ones cost an allocation in
-    /// the segment's heap.
+    /// Bytes of a message up to which it lies in the queue's own memory. Longer ones cost an allocation in the segment's heap.
+    /// Unless told otherwise it is 240; for a small type that holds no text and no list, the most that it takes.
     #[must_use]
     pub fn inline(mut self, bytes: usize) -> Self {
         self.options.inline = bytes;

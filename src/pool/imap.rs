@@ -1,19 +1,42 @@
 //! [`Imap`]: results as they come, from items that are taken as room becomes free.
 
+use super::state::{Listener, Options};
+use super::task::Outcomes;
+use super::work::{Batch, Chunks, Sink};
 use super::{Argument, Pool, Target};
 use crate::error::{Result, TaskError};
 use crate::segment::locked;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-type Chunk<R> = Result<Vec<Result<R, TaskError>>, TaskError>;
+/// Number of a chunk, and the outcomes of its elements.
+type Done<R> = (usize, Vec<Result<R, TaskError>>);
 
-/// Where the pool's thread puts what is done: number and length of the chunk, and what came of it.
+/// Where what is done is put.
 struct Mailbox<R> {
-    done: Mutex<VecDeque<(usize, usize, Chunk<R>)>>,
+    done: Mutex<VecDeque<Done<R>>>,
     arrived: Condvar,
+    /// Chunks that have arrived since the beginning: a hint that spares the lock.
+    count: AtomicUsize,
+}
+
+/// A chunk's way to the mailbox.
+struct Letter<R> {
+    number: usize,
+    mailbox: Arc<Mailbox<R>>,
+}
+
+impl<R: Argument> Sink<R> for Letter<R> {
+    fn take(&self, _: usize, outcomes: Outcomes<'_, R>) {
+        let outcomes = outcomes.collect();
+        locked(&self.mailbox.done).push_back((self.number, outcomes));
+        // Release pairs with the acquire of who waits.
+        self.mailbox.count.fetch_add(1, Ordering::Release);
+        self.mailbox.arrived.notify_one();
+    }
 }
 
 /// The results of [`Pool::imap`] and [`Pool::imap_unordered`].
@@ -29,6 +52,7 @@ where
     ordered: bool,
     chunk: usize,
     window: usize,
+    options: Options,
     mailbox: Arc<Mailbox<F::Outcome>>,
     /// Chunks that were sent, and chunks whose results were taken.
     sent: usize,
@@ -45,10 +69,28 @@ where
     I: Iterator<Item = T>,
 {
     pub(super) fn new(pool: &'p Pool, items: I, ordered: bool) -> Self {
-        let mailbox = Arc::new(Mailbox { done: Mutex::new(VecDeque::new()), arrived: Condvar::new() });
+        let mailbox = Arc::new(Mailbox {
+            done: Mutex::new(VecDeque::new()),
+            arrived: Condvar::new(),
+            count: AtomicUsize::new(0),
+        });
+        let options = pool.options();
         let window = 4 * pool.workers();
         let (sent, taken, exhausted, ready) = (0, 0, false, VecDeque::new());
-        Imap { pool, items, ordered, chunk: 1, window, mailbox, sent, taken, exhausted, ready, _calls: PhantomData }
+        Imap {
+            pool,
+            items,
+            ordered,
+            chunk: 1,
+            window,
+            options,
+            mailbox,
+            sent,
+            taken,
+            exhausted,
+            ready,
+            _calls: PhantomData,
+        }
     }
 
     /// Items that a worker takes at once: 1 unless told otherwise.
@@ -63,6 +105,18 @@ where
         self
     }
 
+    /// How long each item may take: see [`Call::deadline`](super::Call::deadline). A chunk has that time for each of its items.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.options.limit = Some(limit);
+        self
+    }
+
+    /// How often an item is sent again whose worker died: see [`PoolBuilder::retries`](super::PoolBuilder::retries).
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
     /// The next result, waiting at most for `timeout`; `None` when all were given.
     ///
     /// # Errors
@@ -73,18 +127,16 @@ where
 
     fn send(&mut self) {
         while !self.exhausted && self.sent - self.taken < self.window {
-            let chunk: Vec<(T,)> = self.items.by_ref().take(self.chunk).map(|item| (item,)).collect();
+            let chunk: Vec<Option<(T,)>> = self.items.by_ref().take(self.chunk).map(|item| Some((item,))).collect();
             // A short chunk is the last one: the iterator is not asked again after its end.
             self.exhausted = chunk.len() < self.chunk;
             if chunk.is_empty() {
                 return;
             }
-            let (number, len, mailbox) = (self.sent, chunk.len(), Arc::clone(&self.mailbox));
+            let letter = Letter { number: self.sent, mailbox: Arc::clone(&self.mailbox) };
             self.sent += 1;
-            self.pool.submit::<F, (T,)>(chunk, move |outcome| {
-                locked(&mailbox.done).push_back((number, len, outcome));
-                mailbox.arrived.notify_one();
-            });
+            let chunks = Chunks::Of(chunk.len());
+            self.pool.submit::<F, (T,), _>(Batch::new(chunk, chunks, letter), self.options, Listener::Pool);
         }
     }
 
@@ -97,12 +149,7 @@ where
             return None;
         }
         match self.await_chunk(timeout) {
-            Some((len, Ok(outcomes))) => {
-                debug_assert_eq!(outcomes.len(), len);
-                self.ready.extend(outcomes);
-            }
-            // What happened to the chunk happened to each of its items.
-            Some((len, Err(error))) => self.ready.extend((0..len).map(|_| Err(error.clone()))),
+            Some(outcomes) => self.ready.extend(outcomes),
             None => return Some(Err(TaskError::TimedOut { waited: timeout.unwrap_or_default() }.into())),
         }
         self.taken += 1;
@@ -110,28 +157,34 @@ where
         self.next_within(timeout)
     }
 
-    /// The next chunk's length and outcome; `None` when the time is up.
-    fn await_chunk(&mut self, timeout: Option<Duration>) -> Option<(usize, Chunk<F::Outcome>)> {
+    /// The next chunk's outcomes; `None` when the time is up.
+    fn await_chunk(&mut self, timeout: Option<Duration>) -> Option<Vec<Result<F::Outcome, TaskError>>> {
         let start = Instant::now();
-        let mut done = locked(&self.mailbox.done);
         loop {
+            let seen = self.mailbox.count.load(Ordering::Acquire);
+            let mut done = locked(&self.mailbox.done);
             let wanted = match self.ordered {
                 true => done.iter().position(|(number, ..)| *number == self.taken),
                 false => (!done.is_empty()).then_some(0),
             };
-            if let Some((_, len, outcome)) = wanted.and_then(|place| done.remove(place)) {
-                return Some((len, outcome));
+            if let Some((_, outcomes)) = wanted.and_then(|place| done.remove(place)) {
+                return Some(outcomes);
             }
-            done = match timeout {
-                None => self.mailbox.arrived.wait(done).unwrap_or_else(PoisonError::into_inner),
-                Some(timeout) => {
-                    let left = timeout.saturating_sub(start.elapsed());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    self.mailbox.arrived.wait_timeout(done, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            drop(done);
+            let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            // Acquire pairs with the release in `Letter::take`.
+            let has_come = || self.mailbox.count.load(Ordering::Acquire) != seen;
+            self.pool.shared.help(left, has_come);
+            let done = locked(&self.mailbox.done);
+            if has_come() {
+                continue;
+            }
+            let left =
+                timeout.map(|timeout| timeout.saturating_sub(start.elapsed())).unwrap_or(Duration::from_secs(3600));
+            drop(self.mailbox.arrived.wait_timeout(done, left).unwrap_or_else(PoisonError::into_inner));
         }
     }
 }

@@ -1,141 +1,81 @@
-//! The pool's own side: which tasks are under way, which wait for a free word, what becomes of the workers.
+//! The pool's own thread: it reads replies when nobody else does, and sees to the workers.
 //!
 //! ```text
-//! submit      a free word → QUEUED, message; none free → backlog
-//! a reply     free the word, complete the task, send from the backlog
 //! a death     all replies that were sent before it come first; then, once the dead one's claims are LOST: fail its task or
-//!             send it again, start another worker in its row
+//!             send it again
+//! balance     too few workers that stay: start some; too many: release some; a worker that leaves is released when those
+//!             that stay are ready
+//! a time      a task's deadline → cancel it; a cancelled task's grace → condemn it, SIGTERM, then SIGKILL; a worker's age
 //! ```
-//! One thread of the pool, the manager, does the last two. It is told of a death by the thread that reaps children.
+//! It is told of a death by the thread that reaps children. With nothing under way it sleeps and wakes for nothing.
 
+use super::shared::{Shared, kill_all};
+use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, complete};
 use super::table::{Size, Table};
-use super::task::{Header, Ticket};
 use super::worker::{Initializer, Orders, work};
 use crate::channel::Queue;
-use crate::error::{ChannelError, Error, Result, TaskError};
+use crate::error::{Result, TaskError};
 use crate::process::{ExitStatus, Process};
 use crate::segment::interrupt::shielded;
 use crate::segment::{locked, session};
-use crate::sys::module::Place;
+use crate::sys::proc::monotonic;
 use std::any::Any;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Tasks that can be under way at once.
-const WINDOW: u32 = 1024;
 /// Workers that die before they are ready, one after the other, after which the pool gives up.
 const FAILED_STARTS: u32 = 3;
-
-/// Writes a task's message.
-pub(super) type Send = Box<dyn Fn(&Queue<()>, &Header) -> Result<()> + std::marker::Send>;
-/// Takes the bytes of a task's reply, or why there is none.
-pub(super) type Complete = Box<dyn FnOnce(Result<&[u8], TaskError>, u64) + std::marker::Send>;
-
-/// A task.
-pub(super) struct Job {
-    pub entry: Place,
-    pub send: Send,
-    pub complete: Complete,
-    /// How often it may be sent again after a worker died running it.
-    pub retries: u32,
-    pub id: u64,
-}
-
-/// Whether the pool takes tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    Closed,
-    Terminated,
-}
-
-struct Worker {
-    process: Option<Process>,
-}
-
-struct State {
-    phase: Phase,
-    broken: Option<String>,
-    /// By word: the task under way and its generation.
-    under_way: Vec<Option<(u32, Job)>>,
-    free: Vec<u32>,
-    backlog: VecDeque<Job>,
-    workers: Vec<Worker>,
-    alive: usize,
-    /// The last worker has ended, and no other will come.
-    finished: bool,
-    failed_starts: u32,
-    next_task: u64,
-}
+/// When the start of a worker is tried again that the system has refused.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How the workers of a pool are to be.
 pub(super) struct Plan {
     pub workers: u32,
+    pub max_workers: u32,
     pub retries: u32,
     pub limit: u64,
+    pub max_rss: u64,
+    pub max_age: Option<Duration>,
+    pub grace: Duration,
     pub initializer: Option<Initializer>,
     /// Keeps alive what the initializer's arguments name: workers that are started later read them, too.
-    pub _kept: Option<Box<dyn Any + std::marker::Send + Sync>>,
+    pub _kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// What the pool and its manager share.
-pub(super) struct Shared {
-    pub plan: Plan,
-    tasks: Queue<()>,
-    replies: Queue<()>,
-    table: Table,
-    state: Mutex<State>,
-    /// Told when the last worker has ended and nothing is under way.
-    over: Condvar,
-    deaths: Mutex<Vec<(u32, ExitStatus)>>,
-    has_deaths: AtomicBool,
-}
-
-/// Tasks that ended without a reply: completed when no lock is held.
-type Ended = Vec<(Job, TaskError)>;
-
-fn complete(ended: Ended) {
-    for (job, error) in ended {
-        (job.complete)(Err(error), job.id);
+impl Plan {
+    /// Rows of the table: a worker and the one that takes its place are there at the same time.
+    pub(super) fn rows(&self) -> u32 {
+        2 * self.max_workers
     }
+}
+
+/// A row of the table, as the pool sees it.
+#[derive(Default)]
+pub(super) struct Row {
+    pub process: Option<Process>,
+    /// When its worker is too old.
+    old: Option<Instant>,
+    /// Its worker does not count any more.
+    leaving: bool,
+    /// Its worker was told to end.
+    released: bool,
 }
 
 impl Shared {
     /// Starts the workers and the manager.
     pub(super) fn start(plan: Plan) -> Result<(Arc<Shared>, JoinHandle<()>)> {
         let session = session()?;
-        let table = Table::new(&session, Size { tasks: WINDOW, workers: plan.workers })?;
-        let state = State {
-            phase: Phase::Open,
-            broken: None,
-            under_way: (0..WINDOW).map(|_| None).collect(),
-            free: (0..WINDOW).rev().collect(),
-            backlog: VecDeque::new(),
-            workers: (0..plan.workers).map(|_| Worker { process: None }).collect(),
-            alive: 0,
-            finished: false,
-            failed_starts: 0,
-            next_task: 0,
-        };
-        let shared = Arc::new(Shared {
-            // Messages that are passed over, because their tasks were lost, need room beside those under way.
-            tasks: Queue::bounded_in(&session, 2 * WINDOW as usize)?,
-            replies: Queue::bounded_in(&session, WINDOW as usize)?,
-            table,
-            state: Mutex::new(state),
-            over: Condvar::new(),
-            deaths: Mutex::new(Vec::new()),
-            has_deaths: AtomicBool::new(false),
-            plan,
-        });
-        for row in 0..shared.plan.workers {
-            if let Err(error) = shared.start_worker(row) {
-                shared.terminate();
-                return Err(error);
-            }
+        let table = Table::new(&session, Size { tasks: WINDOW, workers: plan.rows() })?;
+        let state = State::new(plan.rows(), plan.workers);
+        // Messages that are delivered again need room beside those under way, as do workers that call for attention.
+        let tasks = Queue::bounded_in(&session, 2 * WINDOW as usize)?;
+        let replies = Queue::bounded_in(&session, 2 * WINDOW as usize)?;
+        let shared = Arc::new(Shared::new(plan, tasks, replies, table, state));
+        if let Err(error) = shared.balance() {
+            shared.terminate();
+            return Err(error);
         }
         let manager = Arc::clone(&shared);
         match std::thread::Builder::new().name("shmkit-pool".to_owned()).spawn(move || shielded(|| manager.manage())) {
@@ -147,111 +87,62 @@ impl Shared {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        locked(&self.state)
-    }
-
-    /// Number of workers.
-    pub(super) fn workers(&self) -> usize {
-        self.plan.workers as usize
-    }
-
-    /// Process ids of the workers.
-    pub(super) fn pids(&self) -> Vec<u32> {
-        self.state().workers.iter().filter_map(|worker| worker.process.as_ref().map(Process::pid)).collect()
-    }
-
-    /// Tasks that workers have ended.
-    pub(super) fn done(&self) -> u64 {
-        (0..self.plan.workers).map(|row| self.table.done(row)).sum()
-    }
-
-    // ---- tasks -----------------------------------------------------------------------------------------------------
-
-    /// Takes a task. What goes wrong with it later is told to `complete`.
-    pub(super) fn submit(&self, entry: Place, send: Send, on_end: Complete) {
-        let mut state = self.state();
-        let id = state.next_task;
-        state.next_task += 1;
-        let job = Job { entry, send, complete: on_end, retries: self.plan.retries, id };
-        let refusal = match (state.phase, &state.broken) {
-            (_, Some(why)) => Some(TaskError::BrokenPool { why: why.clone() }),
-            (Phase::Closed, _) => Some(TaskError::PoolClosed { state: "closed" }),
-            (Phase::Terminated, _) => Some(TaskError::PoolClosed { state: "terminated" }),
-            (Phase::Open, None) => None,
-        };
-        let ended = match refusal {
-            Some(error) => vec![(job, error)],
-            None => {
-                state.backlog.push_back(job);
-                self.dispatch(&mut state)
-            }
-        };
-        drop(state);
-        complete(ended);
-    }
-
-    /// Sends what waits, as long as there are free words.
-    fn dispatch(&self, state: &mut State) -> Ended {
-        let mut ended = Vec::new();
-        while let Some(&word) = state.free.last() {
-            let Some(job) = state.backlog.pop_front() else { break };
-            let generation = self.table.queue(word);
-            let header = Header { ticket: Ticket { word, generation }, entry: job.entry };
-            match (job.send)(&self.tasks, &header) {
-                Ok(()) => {
-                    state.free.pop();
-                    state.under_way[word as usize] = Some((generation, job));
-                }
-                Err(error) => {
-                    self.table.free(word);
-                    match error {
-                        // Passed-over messages still lie in it: the next reply tries again.
-                        Error::Channel(ChannelError::Full { .. }) if state.free.len() < WINDOW as usize => {
-                            state.backlog.push_front(job);
-                            break;
-                        }
-                        Error::Channel(ChannelError::Codec { why, .. }) => {
-                            let task = job.id;
-                            ended.push((job, TaskError::Codec { action: "write the arguments", why, task }));
-                        }
-                        error => {
-                            let (task, why) = (job.id, error.to_string());
-                            ended.push((job, TaskError::Codec { action: "write the arguments", why, task }));
-                        }
-                    }
-                }
-            }
-        }
-        let is_idle = state.backlog.is_empty() && state.free.len() == WINDOW as usize;
-        if is_idle && state.phase == Phase::Closed && !self.table.is_stopped() {
-            self.table.stop();
-            self.tasks.wake();
-        }
-        ended
-    }
-
-    // ---- the manager -------------------------------------------------------------------------------------------------
-
     fn manage(self: Arc<Self>) {
+        let mut next_look = None;
         loop {
-            // SeqCst pairs with the store in `start_worker`'s hook: replies come first, then deaths.
-            let has_deaths = || self.has_deaths.load(Ordering::SeqCst);
-            match self.replies.read_with(has_deaths, |bytes| self.reply(bytes)) {
-                Ok(Some(())) => {}
-                Ok(None) => self.bury(),
-                // The queue itself is corrupt: no reply can be had any more.
-                Err(error) => self.despair(&error),
+            // SeqCst: what was reported before is seen after.
+            let poked = self.poked.swap(false, Ordering::SeqCst);
+            if poked || next_look.is_some_and(|next| Instant::now() >= next) {
+                next_look = self.look_at_times();
+                if self.balance().is_err() {
+                    next_look = Some(next_look.unwrap_or(Instant::now() + RETRY).min(Instant::now() + RETRY));
+                }
             }
-            if self.is_over() {
+            let mut state = self.state();
+            if self.is_over(&mut state) {
                 return;
             }
+            if self.unsent.load(Ordering::Relaxed) {
+                self.dispatch(state);
+                next_look = Some(next_look.unwrap_or(Instant::now() + FULL).min(Instant::now() + FULL));
+                state = self.state();
+            }
+            let has_deaths = self.has_deaths.load(Ordering::SeqCst);
+            let is_called = self.poked.load(Ordering::SeqCst);
+            let left = next_look.map(|next| next.saturating_duration_since(Instant::now()));
+            if !state.reading && (has_deaths || state.is_busy() || state.expecting) {
+                state.reading = true;
+                drop(state);
+                self.read_as_manager(left);
+            } else if !is_called {
+                // Told when there are deaths, tasks without a reader, or other things to see to.
+                drop(match left {
+                    None => self.attention.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(left) => self.attention.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                });
+            }
         }
     }
 
-    fn despair(self: &Arc<Self>, error: &Error) {
+    fn read_as_manager(self: &Arc<Self>, timeout: Option<Duration>) {
+        // SeqCst pairs with the stores before a wake: replies come first, then deaths.
+        let is_over = || self.has_deaths.load(Ordering::SeqCst) || self.poked.load(Ordering::SeqCst);
+        // Before the read: a death that is seen only after it may have come with a reply that the read did not see.
+        let has_deaths = self.has_deaths.load(Ordering::SeqCst);
+        let outcome = self.read(timeout, is_over);
+        match outcome {
+            Ok(0) if has_deaths => self.bury(),
+            Ok(_) => {}
+            // The queue itself is corrupt: no reply can be had any more.
+            Err(error) => self.despair(&error.to_string()),
+        }
+        let mut state = self.state();
+        state.reading = false;
+    }
+
+    fn despair(self: &Arc<Self>, why: &str) {
         let mut ended = Vec::new();
-        self.give_up(&mut self.state(), &error.to_string(), &mut ended);
+        self.give_up(&mut self.state(), why, &mut ended);
         complete(ended);
         // The deaths of the workers are all there is to wait for.
         while !self.has_deaths.load(Ordering::SeqCst) && self.state().alive > 0 {
@@ -260,31 +151,21 @@ impl Shared {
         self.bury();
     }
 
-    fn reply(&self, bytes: &[u8]) {
-        let Ok((ticket, reply)) = postcard::take_from_bytes::<Ticket>(bytes) else { return };
-        let mut state = self.state();
-        let Some(slot) = state.under_way.get_mut(ticket.word as usize) else { return };
-        let Some((_, job)) = slot.take_if(|(generation, _)| *generation == ticket.generation) else { return };
-        self.table.free(ticket.word);
-        state.free.push(ticket.word);
-        let ended = self.dispatch(&mut state);
-        drop(state);
-        (job.complete)(Ok(reply), job.id);
-        complete(ended);
-    }
+    // ---- deaths ------------------------------------------------------------------------------------------------------
 
     /// Deals with the workers that have died. Every reply they had sent has been read.
     fn bury(self: &Arc<Self>) {
         self.has_deaths.store(false, Ordering::SeqCst);
         let deaths = std::mem::take(&mut *locked(&self.deaths));
+        let mut ended = Vec::new();
         for (row, status) in deaths {
             let token = self.table.worker(row);
             if let Some(token) = token {
                 self.table.await_recovery(token);
             }
-            let mut ended = Vec::new();
             let mut state = self.state();
-            let pid = state.workers[row as usize].process.take().map_or(0, |process| process.pid());
+            let pid = state.rows[row as usize].process.take().map_or(0, |process| process.pid());
+            state.rows[row as usize] = Row::default();
             if let Some(token) = token {
                 for word in self.table.lost(token.slot()) {
                     self.lose(&mut state, word, pid, &status, &mut ended);
@@ -296,33 +177,33 @@ impl Shared {
                 let why = status.message().map_or_else(|| format!("the last one ended with {status}"), str::to_owned);
                 self.give_up(&mut state, &why, &mut ended);
             }
-            ended.append(&mut self.dispatch(&mut state));
-            let replace = state.broken.is_none() && state.phase != Phase::Terminated && !self.table.is_stopped();
-            drop(state);
-            if replace && let Err(error) = self.start_worker(row) {
-                // Fewer workers are better than none.
-                let mut state = self.state();
-                if state.alive == 0 {
-                    self.give_up(&mut state, &error.to_string(), &mut ended);
-                }
-            }
-            complete(ended);
+            self.dispatch(state);
         }
+        // Who is told of the death finds another worker. One that the system refuses is tried again.
+        let _ = self.balance();
+        complete(ended);
+        self.poked.store(true, Ordering::SeqCst);
     }
 
     /// A task whose worker died.
     fn lose(&self, state: &mut State, word: u32, pid: u32, status: &ExitStatus, ended: &mut Ended) {
-        self.table.free(word);
-        let Some((_, mut job)) = state.under_way[word as usize].take() else { return };
-        state.free.push(word);
-        if job.retries > 0 && state.phase != Phase::Terminated {
-            job.retries -= 1;
-            state.backlog.push_front(job);
+        let generation = match &state.uses[word as usize] {
+            Use::Task(generation, _) | Use::Winding(generation) => *generation,
+            Use::Free => return,
+        };
+        let job = state.take(word, generation);
+        self.free(state, word);
+        let Some(mut job) = job else { return };
+        if job.options.retries > 0 && state.phase != Phase::Terminated {
+            job.options.retries -= 1;
+            state.again(job);
             return;
         }
+        event!(WARN, "a worker died running a task", pid = pid, task = job.id, how = status.to_string());
         let (signal, task) = (status.signal(), job.id);
         let exit_code = status.exit_code().filter(|_| signal.is_none());
-        ended.push((job, TaskError::WorkerDied { pid, signal, exit_code, task }));
+        let peak_rss = status.peak_rss();
+        ended.push((job, TaskError::WorkerDied { pid, signal, exit_code, task, peak_rss }));
     }
 
     /// Nothing more will be run.
@@ -332,19 +213,72 @@ impl Shared {
         kill_all(state);
     }
 
-    fn fail_all(&self, state: &mut State, ended: &mut Ended, error: impl Fn() -> TaskError) {
-        for word in 0..WINDOW {
-            if let Some((_, job)) = state.under_way[word as usize].take() {
-                self.table.free(word);
-                state.free.push(word);
-                ended.push((job, error()));
-            }
-        }
-        ended.extend(state.backlog.drain(..).map(|job| (job, error())));
+    // ---- workers -----------------------------------------------------------------------------------------------------
+
+    /// Changes how many workers there are.
+    pub(super) fn resize(&self, workers: u32) {
+        self.state().wanted = workers;
+        self.poke();
     }
 
-    /// Starts a worker in its row.
-    fn start_worker(self: &Arc<Self>, row: u32) -> Result<()> {
+    /// Starts the workers that are missing, and releases those that are too many or have been replaced.
+    fn balance(self: &Arc<Self>) -> Result<()> {
+        loop {
+            let mut state = self.state();
+            if state.broken.is_some() || state.phase == Phase::Terminated || self.table.is_stopped() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            let (mut staying, mut ready, mut vacant) = (0, 0, None);
+            for index in (0..state.rows.len()).rev() {
+                let is_surplus = staying == state.wanted;
+                let row = &mut state.rows[index];
+                if row.process.is_none() {
+                    vacant = Some(index as u32);
+                    continue;
+                }
+                row.leaving |=
+                    is_surplus || self.table.wants_to_leave(index as u32) || row.old.is_some_and(|old| now >= old);
+                if !row.leaving {
+                    staying += 1;
+                    ready += u32::from(self.table.worker(index as u32).is_some());
+                }
+            }
+            let leaving = state.rows.iter().any(|row| row.leaving && !row.released);
+            state.expecting = leaving && ready < state.wanted;
+            if staying < state.wanted {
+                let Some(row) = vacant else { return Ok(()) };
+                drop(state);
+                self.start_or_give_up(row, leaving)?;
+                continue;
+            }
+            if leaving && ready == staying {
+                for (index, row) in state.rows.iter_mut().enumerate().filter(|(_, row)| row.leaving) {
+                    row.released = true;
+                    self.table.release(index as u32);
+                }
+                drop(state);
+                self.tasks.wake();
+            }
+            return Ok(());
+        }
+    }
+
+    fn start_or_give_up(self: &Arc<Self>, row: u32, is_awaited: bool) -> Result<()> {
+        let Err(error) = self.start_worker(row, is_awaited) else { return Ok(()) };
+        // Fewer workers are better than none.
+        let mut ended = Vec::new();
+        let mut state = self.state();
+        if state.alive == 0 {
+            self.give_up(&mut state, &error.to_string(), &mut ended);
+        }
+        drop(state);
+        complete(ended);
+        Err(error)
+    }
+
+    /// Starts a worker in a row.
+    fn start_worker(self: &Arc<Self>, row: u32, is_awaited: bool) -> Result<()> {
         self.table.clear(row);
         let orders = Orders {
             table: self.table.clone(),
@@ -352,6 +286,8 @@ impl Shared {
             replies: self.replies.clone(),
             row,
             limit: self.plan.limit,
+            max_rss: self.plan.max_rss,
+            is_awaited,
             initializer: self.plan.initializer.clone(),
         };
         // Not an owner: the pool ends although its workers are being watched.
@@ -360,87 +296,105 @@ impl Shared {
             let Some(shared) = shared.upgrade() else { return };
             locked(&shared.deaths).push((row, status.clone()));
             shared.has_deaths.store(true, Ordering::SeqCst);
-            shared.replies.wake();
+            shared.poke();
         };
-        // The lock is held until the process is entered: it may be dead before this thread goes on.
-        let mut state = self.state();
+        // It may be dead before it is entered; its death waits, for only this thread looks at deaths.
         let process = Process::new(work)
             .args((orders,))
             .name(format!("PoolWorker-{}", row + 1))
             .daemon(true)
             .on_end(Box::new(told))
             .start()?;
-        state.workers[row as usize].process = Some(process);
+        let mut state = self.state();
+        if state.phase == Phase::Terminated || state.broken.is_some() {
+            let _ = process.kill();
+        }
+        let old = self.plan.max_age.and_then(|age| Instant::now().checked_add(age));
+        state.rows[row as usize] = Row { process: Some(process), old, leaving: false, released: false };
         state.alive += 1;
         Ok(())
     }
 
-    // ---- the end -----------------------------------------------------------------------------------------------------
+    // ---- times -------------------------------------------------------------------------------------------------------
 
-    fn is_over(&self) -> bool {
+    /// Does what is due; gives when to look again.
+    fn look_at_times(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        let mut sooner = |time: Instant| next = Some(next.map_or(time, |next| next.min(time)));
         let mut state = self.state();
+        let mut ended = Ended::new();
+        for row in state.rows.iter().filter(|row| row.process.is_some() && !row.leaving) {
+            row.old.map(&mut sooner);
+        }
+        if state.timed > 0 {
+            let clock = monotonic();
+            for row in 0..state.rows.len() as u32 {
+                let Some((word, generation, deadline)) = self.table.timed(row) else { continue };
+                if deadline > clock {
+                    sooner(now + Duration::from_nanos(deadline - clock));
+                    continue;
+                }
+                let limit = match state.uses.get(word as usize) {
+                    Some(Use::Task(found, job)) if *found == generation => job.options.limit,
+                    _ => None,
+                };
+                // The clock was compared with the deadline of a task that the word still names.
+                let Some(limit) = limit else { continue };
+                if let Some(job) = self.withdraw(&mut state, word, generation) {
+                    let task = job.id;
+                    ended.push((job, TaskError::DeadlineExceeded { task, limit }));
+                }
+            }
+            // What begins after this look ends later than its limit from now on.
+            let limit = |used: &Use| if let Use::Task(_, Job { options, .. }) = used { options.limit } else { None };
+            if let Some(shortest) = state.uses.iter().filter_map(limit).min() {
+                sooner(now + shortest.max(Duration::from_millis(1)));
+            }
+        }
+        let mut ladders = std::mem::take(&mut state.ladders);
+        ladders.retain_mut(|ladder| {
+            let is_held =
+                matches!(&state.uses[ladder.word as usize], Use::Winding(found) if *found == ladder.generation);
+            if is_held && now >= ladder.next {
+                // Nothing but this task dies with its worker: once condemned, it begins no other.
+                let Some(slot) = self.table.condemn(ladder.word, ladder.generation) else { return false };
+                self.signal(&state, slot, ladder.terminated);
+                if ladder.terminated {
+                    return false;
+                }
+                ladder.terminated = true;
+                ladder.next = now + self.plan.grace;
+            }
+            if is_held {
+                sooner(ladder.next);
+            }
+            is_held
+        });
+        state.ladders = ladders;
+        drop(state);
+        complete(ended);
+        next
+    }
+
+    /// Sends SIGTERM, or SIGKILL, to the worker with this slot.
+    fn signal(&self, state: &State, slot: u32, kill: bool) {
+        for (index, row) in state.rows.iter().enumerate() {
+            if let Some(process) = &row.process
+                && self.table.worker(index as u32).is_some_and(|token| token.slot() == slot)
+            {
+                // One that is dead already is dead enough.
+                let _ = if kill { process.kill() } else { process.terminate() };
+            }
+        }
+    }
+
+    fn is_over(&self, state: &mut State) -> bool {
         let over = state.broken.is_some() || state.phase == Phase::Terminated || self.table.is_stopped();
         state.finished = over && state.alive == 0;
         if state.finished {
             self.over.notify_all();
         }
         state.finished
-    }
-
-    /// Takes no more tasks; those that were taken are run.
-    pub(super) fn close(&self) {
-        let mut state = self.state();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Closed;
-            let ended = self.dispatch(&mut state);
-            drop(state);
-            complete(ended);
-        }
-    }
-
-    /// Takes no more tasks, and kills the workers.
-    pub(super) fn terminate(&self) {
-        let mut ended = Vec::new();
-        let mut state = self.state();
-        state.phase = Phase::Terminated;
-        self.fail_all(&mut state, &mut ended, || TaskError::PoolClosed { state: "terminated" });
-        kill_all(&mut state);
-        drop(state);
-        complete(ended);
-        // Without a worker that dies nobody would tell the manager.
-        self.has_deaths.store(true, Ordering::SeqCst);
-        self.replies.wake();
-    }
-
-    /// Whether tasks are refused.
-    pub(super) fn is_open(&self) -> bool {
-        let state = self.state();
-        state.phase == Phase::Open && state.broken.is_none()
-    }
-
-    /// Waits until all workers have ended; false when the time is up.
-    pub(super) fn join(&self, timeout: Option<Duration>) -> bool {
-        let start = Instant::now();
-        let mut state = self.state();
-        while !state.finished {
-            state = match timeout {
-                None => self.over.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(timeout) => {
-                    let left = timeout.saturating_sub(start.elapsed());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    self.over.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        true
-    }
-}
-
-fn kill_all(state: &mut State) {
-    for process in state.workers.iter().filter_map(|worker| worker.process.as_ref()) {
-        // One that is dead already is dead enough.
-        let _ = process.kill();
     }
 }

@@ -17,36 +17,50 @@
 //! | after it took a task's message, before it claimed the task | a message that is delivered again | recovery; another worker runs it | nothing |
 //! | after the claim, before it gave the message back | RUNNING by a dead one; the message again | recovery makes it LOST; the message is passed over | the task fails, or is sent again |
 //! | while it runs the task | RUNNING by a dead one | recovery makes it LOST | the task fails, or is sent again |
+//! | because its task was cancelled and did not end | CONDEMNED by a dead one; the task was told of before | recovery makes it LOST | nothing else |
+//! | after the task ended, before it sent the reply | ENDED by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | after it sent the reply | the reply | nobody needs to | nothing |
 //! | before it is ready, again and again | – | the pool gives up after three: `BrokenPool` with what the last one said | all tasks |
+//! | while another one is to take its place | it is dead | the pool counts anew | as above |
 //! | **the pool's process** | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
+//!
+//! # The end of the pool's process
+//! `std::process::exit`, a return from `main` and a panic that ends the program terminate the workers, as they do all daemons. A
+//! signal that kills the process, SIGKILL among them, has the kernel kill them. Workers ignore SIGINT, so that Ctrl-C, which
+//! reaches every process of the terminal, prints nothing of them: the pool's process decides. A program that wants to finish what
+//! was begun handles SIGINT and calls [`Pool::close`] and [`Pool::join`].
 
+mod builder;
+mod call;
+mod gather;
 mod imap;
 mod manager;
+mod parallel;
 mod promise;
+mod shared;
+mod state;
 mod table;
 mod task;
+mod work;
 mod worker;
 
+pub use builder::PoolBuilder;
+pub use call::{Call, Calls};
 pub use imap::Imap;
+pub use parallel::{Executor, Here};
 pub use promise::AsyncResult;
 pub(crate) use table::KIND;
-pub use task::Argument;
+pub use task::{Argument, is_cancelled};
 
-use crate::error::{Result, SegmentError, TaskError};
-use crate::process::{Outcome, Target};
-use crate::segment::object::{Carrier, sending};
-use manager::{Complete, Plan, Send, Shared};
-use promise::Promise;
-use std::any::Any;
-use std::sync::{Arc, Mutex};
+use crate::error::{Result, TaskError};
+use crate::process::Target;
+use shared::Shared;
+use state::{Listener, Options};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use task::{Header, outcomes, place};
-use worker::{Initializer, InitializerEntry};
-
-/// The most workers a pool can have.
-const MOST_WORKERS: usize = 1000;
+use task::place;
+use work::{Batch, Sink, Typed, Work};
 
 /// Worker processes that run functions: Python's `Pool`.
 ///
@@ -78,95 +92,6 @@ pub struct Pool {
     manager: Option<JoinHandle<()>>,
 }
 
-/// How a pool is to be: [`Pool::builder`].
-#[must_use = "nothing runs before `start`"]
-pub struct PoolBuilder {
-    workers: usize,
-    retries: u32,
-    limit: u64,
-    initializer: Option<Initializer>,
-    kept: Option<Box<dyn Any + std::marker::Send + Sync>>,
-    error: Option<crate::Error>,
-}
-
-impl PoolBuilder {
-    /// How many workers: as many as there are CPUs unless told otherwise.
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
-        self
-    }
-
-    /// How often a task is sent again whose worker died running it. Such a task may have been run in part: it should be one that
-    /// can be run twice. 0 unless told otherwise.
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = retries;
-        self
-    }
-
-    /// Each worker ends after so many tasks (a chunk is one) and is replaced. 0, which is usual, for no limit.
-    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
-        self.limit = tasks;
-        self
-    }
-
-    /// Each worker calls `initializer` with these arguments before its first task. If it fails in three workers, one after the
-    /// other, the pool is broken: every task gets [`TaskError::BrokenPool`] with what it said.
-    pub fn initializer<F, A>(mut self, initializer: F, arguments: A) -> Self
-    where
-        F: Target<A, Outcome: Outcome>,
-        A: Argument + Sync,
-    {
-        const { crate::process::assert_no_captures::<F>() };
-        let entry: InitializerEntry = initialize::<F, A>;
-        let (written, _) = sending(Carrier::Sender, || postcard::to_stdvec(&arguments));
-        match (written, crate::sys::module::place_of(entry as usize)) {
-            (Ok(written), Some(entry)) => {
-                self.initializer = Some(Initializer { entry, arguments: written });
-                self.kept = Some(Box::new(arguments));
-                let _ = initializer;
-            }
-            (Err(error), _) => self.error = Some(crate::Error::Other(format!("the initializer's arguments: {error}"))),
-            (_, None) => self.error = Some(crate::Error::Other("the initializer is in no module".to_owned())),
-        }
-        self
-    }
-
-    /// Starts the workers.
-    ///
-    /// # Errors
-    /// `InvalidSize` for no workers, or more than 1000; `Start`; the errors of making objects in the session segment.
-    pub fn start(self) -> Result<Pool> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        if !(1..=MOST_WORKERS).contains(&self.workers) {
-            let (what, found) = ("a pool's number of workers", self.workers as u64);
-            return Err(SegmentError::InvalidSize { what, found, why: "it must be 1 to 1000" }.into());
-        }
-        let PoolBuilder { workers, retries, limit, initializer, kept, .. } = self;
-        let (shared, manager) =
-            Shared::start(Plan { workers: workers as u32, retries, limit, initializer, _kept: kept })?;
-        Ok(Pool { shared, manager: Some(manager) })
-    }
-}
-
-/// What a worker calls for `F` as its initializer.
-fn initialize<F, A>(bytes: &[u8]) -> std::result::Result<(), String>
-where
-    F: Target<A, Outcome: Outcome>,
-    A: Argument,
-{
-    let arguments: A = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
-    // SAFETY: a type without bytes has no invalid ones, a value of it existed in the pool's process, which gave it away for
-    // this, and it is `Copy`.
-    let target = unsafe { std::ptr::NonNull::<F>::dangling().read() };
-    let report = target.call(arguments).report();
-    match (report.code, report.message) {
-        (0, _) => Ok(()),
-        (code, message) => Err(message.unwrap_or_else(|| format!("exit code {code}"))),
-    }
-}
-
 impl Pool {
     /// A pool of `workers` processes.
     ///
@@ -178,13 +103,23 @@ impl Pool {
 
     /// How to make a pool with other than the usual settings.
     pub fn builder() -> PoolBuilder {
-        let workers = crate::process::cpu_count();
-        PoolBuilder { workers, retries: 0, limit: 0, initializer: None, kept: None, error: None }
+        PoolBuilder::new()
     }
 
-    /// Number of workers.
+    /// Number of workers there are to be.
     pub fn workers(&self) -> usize {
         self.shared.workers()
+    }
+
+    /// Changes how many workers there are, up to [`PoolBuilder::max_workers`]. New ones are started; those that are too many end
+    /// after the task they run.
+    ///
+    /// # Errors
+    /// `InvalidSize` for no workers, or too many.
+    pub fn resize(&self, workers: usize) -> Result<()> {
+        builder::check_workers("a pool's number of workers", workers, self.shared.plan.max_workers as usize)?;
+        self.shared.resize(workers as u32);
+        Ok(())
     }
 
     /// Process ids of the workers.
@@ -197,23 +132,49 @@ impl Pool {
         self.shared.done()
     }
 
-    /// Sends a chunk; `complete` is called with what happened to each of its elements, or to all of them.
-    fn submit<F, A>(
-        &self,
-        chunk: Vec<A>,
-        complete: impl FnOnce(Result<Vec<Result<F::Outcome, TaskError>>, TaskError>) + std::marker::Send + 'static,
-    ) where
+    fn options(&self) -> Options {
+        Options { retries: self.shared.plan.retries, limit: None }
+    }
+
+    /// Sends a batch of at least one call; gives its number.
+    fn submit<F, A, S>(&self, batch: Batch<A, S>, options: Options, listener: Listener) -> u64
+    where
+        F: Target<A, Outcome: Argument>,
+        A: Argument,
+        S: Sink<F::Outcome> + 'static,
+    {
+        let chunks = batch.len();
+        let work: Arc<dyn Work> = Arc::new(Typed::<A, F::Outcome, S>(batch, std::marker::PhantomData));
+        match place::<F, A>() {
+            Ok(entry) => self.shared.submit(entry, work, chunks, options, listener),
+            Err(error) => {
+                let why = error.to_string();
+                for chunk in 0..chunks {
+                    work.complete(chunk, Err(TaskError::BrokenPool { why: why.clone() }), 0);
+                }
+                u64::MAX
+            }
+        }
+    }
+
+    /// A call, whose settings come next: [`Call::deadline`], [`Call::retries`], then [`Call::run`] or [`Call::submit`].
+    pub fn task<F, A>(&self, function: F, arguments: A) -> Call<'_, F, A>
+    where
         F: Target<A, Outcome: Argument>,
         A: Argument,
     {
-        let entry = match place::<F, A>() {
-            Ok(entry) => entry,
-            Err(error) => return complete(Err(TaskError::BrokenPool { why: error.to_string() })),
-        };
-        let send: Send = Box::new(move |tasks, header| tasks.retyped::<(&Header, &Vec<A>)>().try_put((header, &chunk)));
-        let complete: Complete =
-            Box::new(move |reply, task| complete(reply.and_then(|bytes| outcomes::<F::Outcome>(bytes, task))));
-        self.shared.submit(entry, send, complete);
+        Call::new(self, function, arguments)
+    }
+
+    /// A call for each of the tuples, whose settings come next: [`Calls::chunk`], [`Calls::deadline`], [`Calls::retries`],
+    /// [`Calls::on_progress`], then [`Calls::run`] or [`Calls::submit`].
+    pub fn tasks<F, A, I>(&self, function: F, items: I) -> Calls<'_, F, A>
+    where
+        F: Target<A, Outcome: Argument>,
+        A: Argument,
+        I: IntoIterator<Item = A>,
+    {
+        Calls::new(self, function, items.into_iter().map(Some).collect())
     }
 
     /// Calls `function` in a worker and waits for its result.
@@ -225,24 +186,19 @@ impl Pool {
         F: Target<A, Outcome: Argument>,
         A: Argument,
     {
-        self.apply_async(function, arguments).get()
+        self.task(function, arguments).run()
     }
 
     /// Calls `function` in a worker; the result comes later.
-    pub fn apply_async<F, A>(&self, _function: F, arguments: A) -> AsyncResult<F::Outcome>
+    pub fn apply_async<F, A>(&self, function: F, arguments: A) -> AsyncResult<F::Outcome>
     where
         F: Target<A, Outcome: Argument>,
         A: Argument,
     {
-        let promise = Promise::new();
-        let result = AsyncResult::of(&promise);
-        self.submit::<F, A>(vec![arguments], move |outcome| {
-            promise.fulfil(outcome.and_then(|mut outcomes| outcomes.pop().unwrap_or(Err(TaskError::Taken))));
-        });
-        result
+        self.task(function, arguments).submit()
     }
 
-    /// Calls `function` with each of the items, in chunks, and gives the results in order.
+    /// Calls `function` with each of the items, in chunks that become smaller towards the end, and gives the results in order.
     ///
     /// # Errors
     /// The [`TaskError`] of the first item that failed, when all have ended.
@@ -252,7 +208,7 @@ impl Pool {
         (T,): Argument,
         I: IntoIterator<Item = T>,
     {
-        self.map_async(function, items).get()
+        self.starmap(function, items.into_iter().map(|item| (item,)))
     }
 
     /// As [`Pool::map`]; the results come later.
@@ -275,7 +231,7 @@ impl Pool {
         A: Argument,
         I: IntoIterator<Item = A>,
     {
-        self.starmap_async(function, items).get()
+        self.tasks(function, items).run()
     }
 
     /// As [`Pool::starmap`]; the results come later.
@@ -285,10 +241,7 @@ impl Pool {
         A: Argument,
         I: IntoIterator<Item = A>,
     {
-        let items: Vec<A> = items.into_iter().collect();
-        // Four chunks for each worker: as Python does.
-        let chunk = items.len().div_ceil(4 * self.workers()).max(1);
-        self.in_chunks(function, items, chunk)
+        self.tasks(function, items).submit()
     }
 
     /// As [`Pool::map_async`], with so many items in a chunk: a chunk is what a worker takes at once.
@@ -298,32 +251,7 @@ impl Pool {
         (T,): Argument,
         I: IntoIterator<Item = T>,
     {
-        self.in_chunks(function, items.into_iter().map(|item| (item,)).collect(), chunk.max(1))
-    }
-
-    fn in_chunks<F, A>(&self, _function: F, items: Vec<A>, chunk: usize) -> AsyncResult<Vec<F::Outcome>>
-    where
-        F: Target<A, Outcome: Argument>,
-        A: Argument,
-    {
-        let promise = Promise::new();
-        let result = AsyncResult::of(&promise);
-        let chunks = items.len().div_ceil(chunk);
-        if chunks == 0 {
-            promise.fulfil(Ok(Vec::new()));
-            return result;
-        }
-        let gathered = Arc::new(Gathered {
-            promise,
-            state: Mutex::new(GatheredState { chunks: (0..chunks).map(|_| None).collect(), missing: chunks }),
-        });
-        let mut items = items.into_iter();
-        for index in 0..chunks {
-            let part: Vec<A> = items.by_ref().take(chunk).collect();
-            let gathered = Arc::clone(&gathered);
-            self.submit::<F, A>(part, move |outcome| gathered.add(index, outcome));
-        }
-        result
+        self.tasks(function, items.into_iter().map(|item| (item,))).chunk(chunk).submit()
     }
 
     /// Calls `function` with each of the items and gives the results in order, as they come. The items are taken one by one, as
@@ -381,45 +309,6 @@ impl Drop for Pool {
         {
             let _ = manager.join();
         }
-    }
-}
-
-/// The results of a map while they come in.
-struct Gathered<R> {
-    promise: Arc<Promise<Vec<R>>>,
-    state: Mutex<GatheredState<R>>,
-}
-
-struct GatheredState<R> {
-    chunks: Vec<Option<Result<Vec<R>, TaskError>>>,
-    missing: usize,
-}
-
-impl<R> Gathered<R> {
-    fn add(&self, index: usize, outcome: Result<Vec<Result<R, TaskError>>, TaskError>) {
-        let mut state = crate::segment::locked(&self.state);
-        state.chunks[index] = Some(outcome.and_then(|outcomes| outcomes.into_iter().collect()));
-        state.missing -= 1;
-        if state.missing > 0 {
-            return;
-        }
-        let chunks = std::mem::take(&mut state.chunks);
-        drop(state);
-        let mut all = Vec::new();
-        let mut first_error = None;
-        for chunk in chunks.into_iter().flatten() {
-            match chunk {
-                Ok(mut values) => all.append(&mut values),
-                Err(error) => first_error = first_error.or(Some(error)),
-            }
-        }
-        self.promise.fulfil(first_error.map_or(Ok(all), Err));
-    }
-}
-
-impl std::fmt::Debug for PoolBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PoolBuilder").field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 

@@ -1,8 +1,13 @@
 //! [`AsyncResult`]: a result that is on its way.
 
+use super::Argument;
+use super::shared::Shared;
+use super::task::Outcomes;
+use super::work::Sink;
 use crate::error::{Error, Result, TaskError};
 use crate::segment::locked;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,18 +18,21 @@ struct State<R> {
     /// Whether it was a success, once it is known.
     success: Option<bool>,
     callbacks: Vec<Callback<R>>,
+    waiters: usize,
 }
 
 /// The side that is fulfilled.
 pub(super) struct Promise<R> {
     state: Mutex<State<R>>,
     ready: Condvar,
+    /// A hint that spares those the lock who look often.
+    is_ready: AtomicBool,
 }
 
 impl<R> Promise<R> {
     pub(super) fn new() -> Arc<Promise<R>> {
-        let state = State { result: None, success: None, callbacks: Vec::new() };
-        Arc::new(Promise { state: Mutex::new(state), ready: Condvar::new() })
+        let state = State { result: None, success: None, callbacks: Vec::new(), waiters: 0 };
+        Arc::new(Promise { state: Mutex::new(state), ready: Condvar::new(), is_ready: AtomicBool::new(false) })
     }
 
     /// Calls the callbacks, then lets those go on who wait.
@@ -37,10 +45,45 @@ impl<R> Promise<R> {
             if state.callbacks.is_empty() {
                 state.success = Some(result.is_ok());
                 state.result = Some(result);
-                self.ready.notify_all();
+                // Release pairs with the acquire in `is_ready`.
+                self.is_ready.store(true, Ordering::Release);
+                if state.waiters > 0 {
+                    self.ready.notify_all();
+                }
                 return;
             }
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    /// Waits at most for `timeout`: false when the time is up.
+    fn wait(&self, timeout: Option<Duration>) -> bool {
+        let start = Instant::now();
+        let mut state = locked(&self.state);
+        state.waiters += 1;
+        while state.success.is_none() {
+            state = match timeout {
+                None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(timeout) => {
+                    let left = timeout.saturating_sub(start.elapsed());
+                    if left.is_zero() {
+                        break;
+                    }
+                    self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state.waiters -= 1;
+        state.success.is_some()
+    }
+}
+
+impl<R: Argument> Sink<R> for Arc<Promise<R>> {
+    fn take(&self, _: usize, mut outcomes: Outcomes<'_, R>) {
+        self.fulfil(outcomes.next().unwrap_or(Err(TaskError::Taken)));
     }
 }
 
@@ -62,11 +105,23 @@ impl<R> Promise<R> {
 #[must_use = "the result comes through it"]
 pub struct AsyncResult<R> {
     promise: Arc<Promise<R>>,
+    /// Where the tasks are, and which they are; `None` if there are none.
+    call: Option<(Arc<Shared>, u64)>,
 }
 
 impl<R> AsyncResult<R> {
-    pub(super) fn of(promise: &Arc<Promise<R>>) -> AsyncResult<R> {
-        AsyncResult { promise: Arc::clone(promise) }
+    pub(super) fn of(promise: Arc<Promise<R>>, call: Option<(Arc<Shared>, u64)>) -> AsyncResult<R> {
+        AsyncResult { promise, call }
+    }
+
+    /// Cancels it, as far as it has not ended: what waits for a worker is not run, what runs is asked to end. It can ask with
+    /// [`is_cancelled`](super::is_cancelled); if it does not end within [`PoolBuilder::grace`](super::PoolBuilder::grace), its
+    /// worker gets SIGTERM, and SIGKILL after the same time again, and is replaced. The result is [`TaskError::Cancelled`] at
+    /// once; other tasks are not affected.
+    pub fn cancel(&self) {
+        if let Some((shared, call)) = &self.call {
+            shared.cancel(*call);
+        }
     }
 
     /// Waits for the result and gives it. It is given once.
@@ -95,24 +150,23 @@ impl<R> AsyncResult<R> {
 
     /// Waits until there is a result, whatever it is.
     pub fn wait(&self) {
-        let mut state = locked(&self.promise.state);
-        while state.success.is_none() {
-            state = self.promise.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.wait_at_most(None);
     }
 
     /// Waits at most for `timeout`: false when the time is up.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        let start = Instant::now();
-        let mut state = locked(&self.promise.state);
-        while state.success.is_none() {
-            let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.promise.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        self.wait_at_most(Some(timeout))
+    }
+
+    fn wait_at_most(&self, timeout: Option<Duration>) -> bool {
+        if self.promise.is_ready() {
+            return true;
         }
-        true
+        let start = Instant::now();
+        if let Some((shared, _)) = &self.call {
+            shared.help(timeout, || self.promise.is_ready());
+        }
+        self.promise.is_ready() || self.promise.wait(timeout.map(|timeout| timeout.saturating_sub(start.elapsed())))
     }
 
     /// Whether there is a result.
@@ -125,8 +179,8 @@ impl<R> AsyncResult<R> {
         locked(&self.promise.state).success
     }
 
-    /// Has `callback` called with the value, if the task succeeds. It runs in the pool's own thread before anybody who waits goes
-    /// on: it must be quick, and must not wait for another task.
+    /// Has `callback` called with the value, if the task succeeds. It runs in the pool's own thread, or in that of
+    /// somebody who waits for a result of this pool, before anybody who waits for this one goes on: it must be quick, and must not wait for another task.
     pub fn callback(self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
         self.attach(Box::new(|result| {
             if let Ok(value) = result {

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! task     generation:32 | own:12 | st:4
-//!          FREE → QUEUED (pool) → RUNNING by me (worker, one CAS: the claim) → FREE (pool, with the result in its hands)
-//!                                 RUNNING by a dead one → LOST (recovery) → FREE (pool: the task failed, or is sent again)
+//!          FREE → QUEUED (pool) → RUNNING by me (worker, one CAS: the claim) → ENDED by me (worker, the reply in its hands)
+//!               → FREE (pool, with the reply in its hands)
+//! cancel   QUEUED → CANCELLED by nobody (pool) → ENDED by me (worker: passed over) → FREE
+//!          RUNNING by w → CANCELLED by w (pool: please end) → ENDED by w, if it does; else
+//!                         CONDEMNED by w (pool), and only then w is sent a signal: w begins no other task
+//! death    RUNNING, CANCELLED, CONDEMNED or ENDED by a dead one → LOST (recovery) → FREE (pool: failed, or sent again)
 //! ```
 //! A message in the queue of tasks names its word and generation. It may be delivered again, when a worker dies between
 //! taking it and giving back its block; whoever claims the word runs the task, and nobody else ever does.
@@ -33,18 +37,29 @@ pub(crate) const KIND: Kind = Kind {
             let Ok(word) = attachment.pointer::<AtomicU64>(place, "task") else { return };
             // SAFETY: `pointer` checked the place; the reference is to an atomic.
             let word = unsafe { &*word };
-            let seen = word.load(Ordering::Acquire);
-            let task = Task::unpack(seen);
-            if task.state == TASK_RUNNING && task.owner == dead.slot {
+            let mut seen = word.load(Ordering::Acquire);
+            // The pool may cancel or condemn the task meanwhile, or free the word, whose next task is another's.
+            for _ in 0..MOST_CHANGES {
+                let task = Task::unpack(seen);
+                let is_held = matches!(task.state, TASK_RUNNING | TASK_CANCELLED | TASK_CONDEMNED | TASK_ENDED);
+                if !is_held || task.owner != dead.slot {
+                    break;
+                }
                 let lost = Task { state: TASK_LOST, ..task };
                 // AcqRel: pairs with the look of the pool.
-                let _ = word.compare_exchange(seen, lost.pack(), Ordering::AcqRel, Ordering::Relaxed);
-                failpoint!("pool.lost");
+                match word.compare_exchange(seen, lost.pack(), Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => break,
+                    Err(now) => seen = now,
+                }
             }
+            failpoint!("pool.lost");
         }
     },
     ..Kind::plain(KIND_POOL)
 };
+
+/// How often the pool can change a word under recovery's hands, and some.
+const MOST_CHANGES: u32 = 16;
 
 /// A pool's table.
 #[derive(Debug, Clone)]
@@ -69,6 +84,31 @@ unsafe impl Sync for Table {}
 pub(super) struct Size {
     pub(super) tasks: u32,
     pub(super) workers: u32,
+}
+
+/// The owner of a cancelled task that no worker had begun.
+const NO_WORKER: u32 = 0xFFF;
+
+/// What a task was when it was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    /// In the queue: it will be passed over.
+    Queued,
+    /// Being run: its worker is asked to end it.
+    Running,
+    /// Ended already.
+    TooLate,
+}
+
+/// What a worker finds that wants to run a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is this worker's.
+    Run,
+    /// It was cancelled: the worker says that it has seen that.
+    PassOver,
+    /// It is another's, or ended.
+    Nothing,
 }
 
 const BODY: u64 = size_of::<PoolBody>() as u64;
@@ -164,14 +204,77 @@ impl Table {
     pub(super) fn worker(&self, worker: u32) -> Option<Token> {
         let row = self.row(worker)?;
         // Acquire pairs with the release in `announce`.
-        let ready = atomic!(row, state).load(Ordering::Acquire) == WORKER_READY;
+        let ready = atomic!(row, state).load(Ordering::Acquire) != WORKER_STARTING;
         ready.then(|| Token(atomic!(row, token).load(Ordering::Relaxed)))
+    }
+
+    /// Whether a worker asks to be replaced.
+    pub(super) fn wants_to_leave(&self, worker: u32) -> bool {
+        // Acquire pairs with the release in `leave`.
+        self.row(worker).is_some_and(|row| atomic!(row, state).load(Ordering::Acquire) == WORKER_LEAVING)
+    }
+
+    /// Lets a worker end after the task it runs.
+    pub(super) fn release(&self, worker: u32) {
+        if let Some(row) = self.row(worker) {
+            // SeqCst: stored before the wake that follows looks for sleepers.
+            atomic!(row, state).store(WORKER_RELEASED, Ordering::SeqCst);
+        }
+    }
+
+    /// What becomes of a task that is not wanted any more.
+    pub(super) fn cancel(&self, index: u32, generation: u32) -> Cancelled {
+        let Some(word) = self.word(index) else { return Cancelled::TooLate };
+        loop {
+            let seen = word.load(Ordering::Acquire);
+            let task = Task::unpack(seen);
+            let (owner, outcome) = match task.state {
+                _ if task.generation != generation => return Cancelled::TooLate,
+                TASK_QUEUED => (NO_WORKER, Cancelled::Queued),
+                TASK_RUNNING => (task.owner, Cancelled::Running),
+                _ => return Cancelled::TooLate,
+            };
+            let cancelled = Task { state: TASK_CANCELLED, owner, generation };
+            // AcqRel: pairs with the claim and the end by the worker; whoever is second finds the other's word.
+            if word.compare_exchange(seen, cancelled.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return outcome;
+            }
+        }
+    }
+
+    /// Takes from a worker that runs a cancelled task the right to begin another one. Gives its slot: it may be killed.
+    pub(super) fn condemn(&self, index: u32, generation: u32) -> Option<u32> {
+        let word = self.word(index)?;
+        let seen = word.load(Ordering::Acquire);
+        let task = Task::unpack(seen);
+        match task.state {
+            _ if task.generation != generation || task.owner == NO_WORKER => None,
+            TASK_CONDEMNED => Some(task.owner),
+            TASK_CANCELLED => {
+                let condemned = Task { state: TASK_CONDEMNED, ..task };
+                // AcqRel: pairs with the end by the worker.
+                let changed = word.compare_exchange(seen, condemned.pack(), Ordering::AcqRel, Ordering::Relaxed);
+                changed.is_ok().then_some(task.owner)
+            }
+            _ => None,
+        }
+    }
+
+    /// The task with a deadline that a worker runs: its word, its generation, and its end on the monotonic clock.
+    pub(super) fn timed(&self, worker: u32) -> Option<(u32, u32, u64)> {
+        let row = self.row(worker)?;
+        // Acquire pairs with the release in `begin`: the deadline is this task's or a later one's.
+        let current = atomic!(row, current).load(Ordering::Acquire);
+        let deadline = atomic!(row, deadline).load(Ordering::Acquire);
+        let same = atomic!(row, current).load(Ordering::Relaxed) == current;
+        (same && current != 0).then_some(((current as u32).wrapping_sub(1), (current >> 32) as u32, deadline))
     }
 
     /// Before a worker is started in this row.
     pub(super) fn clear(&self, worker: u32) {
         if let Some(row) = self.row(worker) {
             atomic!(row, token).store(0, Ordering::Relaxed);
+            atomic!(row, current).store(0, Ordering::Relaxed);
             atomic!(row, state).store(WORKER_STARTING, Ordering::Release);
         }
     }
@@ -216,14 +319,80 @@ impl Table {
         Ok(())
     }
 
-    /// Claims a task; false if it is not there to be claimed any more.
-    pub(super) fn claim(&self, index: u32, generation: u32) -> Result<bool> {
+    /// Asks to be replaced; false if that was done before.
+    pub(super) fn leave(&self, worker: u32) -> bool {
+        self.row(worker).is_some_and(|row| {
+            // A change, not a store: the pool may have released this worker already.
+            let state = atomic!(row, state);
+            state.compare_exchange(WORKER_READY, WORKER_LEAVING, Ordering::Release, Ordering::Relaxed).is_ok()
+        })
+    }
+
+    /// Whether this worker was replaced.
+    pub(super) fn is_released(&self, worker: u32) -> bool {
+        // SeqCst pairs with `release`, in the last look before a sleep.
+        self.row(worker).is_none_or(|row| atomic!(row, state).load(Ordering::SeqCst) == WORKER_RELEASED)
+    }
+
+    /// Claims a task.
+    pub(super) fn claim(&self, index: u32, generation: u32) -> Result<Claim> {
         let owner = self.attachment().token()?.slot();
-        let Some(word) = self.word(index) else { return Ok(false) };
+        let Some(word) = self.word(index) else { return Ok(Claim::Nothing) };
         let queued = Task { state: TASK_QUEUED, owner: 0, generation };
         let mine = Task { state: TASK_RUNNING, owner, generation };
         // AcqRel: the claim; pairs with recovery's and the pool's looks.
-        Ok(word.compare_exchange(queued.pack(), mine.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok())
+        if word.compare_exchange(queued.pack(), mine.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return Ok(Claim::Run);
+        }
+        let cancelled = Task { state: TASK_CANCELLED, owner: NO_WORKER, generation };
+        let ended = Task { state: TASK_ENDED, owner, generation };
+        // AcqRel: as above.
+        let passed = word.compare_exchange(cancelled.pack(), ended.pack(), Ordering::AcqRel, Ordering::Relaxed);
+        Ok(if passed.is_ok() { Claim::PassOver } else { Claim::Nothing })
+    }
+
+    /// Says until when the task that this worker begins must have ended.
+    pub(super) fn begin(&self, worker: u32, index: u32, generation: u32, deadline: u64) {
+        if let Some(row) = self.row(worker) {
+            atomic!(row, deadline).store(deadline, Ordering::Release);
+            let current = u64::from(generation) << 32 | u64::from(index + 1);
+            // Release: the deadline is there before the task's name.
+            atomic!(row, current).store(current, Ordering::Release);
+        }
+    }
+
+    /// Says that the task with a deadline has ended.
+    pub(super) fn finish(&self, worker: u32) {
+        if let Some(row) = self.row(worker) {
+            atomic!(row, current).store(0, Ordering::Release);
+        }
+    }
+
+    /// Ends a task, with the reply in one's hands; false if this worker is condemned: it replies, and begins nothing else.
+    pub(super) fn end(&self, index: u32, generation: u32) -> bool {
+        let Some(word) = self.word(index) else { return true };
+        let mut seen = word.load(Ordering::Relaxed);
+        loop {
+            let task = Task::unpack(seen);
+            if task.generation != generation || task.state == TASK_CONDEMNED {
+                return task.generation != generation;
+            }
+            let ended = Task { state: TASK_ENDED, ..task };
+            // AcqRel: pairs with `condemn` of the pool.
+            match word.compare_exchange(seen, ended.pack(), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Whether the task that runs under this word is to end.
+    pub(super) fn is_cancelled(&self, index: u32, generation: u32) -> bool {
+        self.word(index).is_some_and(|word| {
+            // Relaxed: nothing else is read on its account.
+            let task = Task::unpack(word.load(Ordering::Relaxed));
+            task.generation != generation || matches!(task.state, TASK_CANCELLED | TASK_CONDEMNED)
+        })
     }
 
     /// One more task is ended.

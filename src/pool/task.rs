@@ -1,17 +1,22 @@
 //! Tasks on their way: how a call becomes a message, is made by a worker, and its outcome comes back.
 //!
 //! ```text
-//! task    Header {word, generation, function's place} | Vec of arguments, each a tuple: a chunk
-//! reply   Ticket {word, generation}                   | Reply: an outcome for each of them
+//! task    Header {word, generation, function's place, time limit} | Vec of arguments, each a tuple: a chunk
+//! reply   Ticket {word, generation}                               | Reply: an outcome for each of them
 //! ```
 
 use super::Target;
-use crate::channel::Queue;
+use super::table::Table;
+use crate::channel::{Outbox, Queue};
 use crate::error::{ChannelError, Error, Result, TaskError};
 use crate::sys::module::Place;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a function of a pool takes: serde values and shmkit's handles.
 pub trait Argument: Serialize + DeserializeOwned + Send + 'static {}
@@ -24,14 +29,19 @@ pub(super) struct Ticket {
     pub generation: u32,
 }
 
+/// The word in the ticket of what is no reply: a worker wants the pool to look at its row.
+pub(super) const NO_TASK: u32 = u32::MAX;
+
 /// What comes before the arguments.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Header {
     pub ticket: Ticket,
     pub entry: Place,
+    /// How long it may run, in nanoseconds; 0 for as long as it wants.
+    pub limit: u64,
 }
 
-/// What a worker has to say of a chunk.
+/// What a worker has to say of a chunk. [`Outcomes`] reads it piece by piece.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply<R> {
     /// For each element the value, or what the panic said.
@@ -40,32 +50,103 @@ pub(super) enum Reply<R> {
     Unreadable(String),
     /// The values could not be written.
     Unwritable(String),
+    /// It was cancelled before all of them were done.
+    Cancelled,
 }
 
 /// A call that a worker has read and not yet made.
-pub(super) type Call = Box<dyn FnOnce(&Responder)>;
+pub(super) type Call = Box<dyn FnOnce(&Responder) -> bool>;
 
 /// The function a task's place leads to: reads the arguments.
 pub(super) type Entry = fn(&[u8]) -> Result<Call, String>;
 
+/// The table of the pool this process is a worker of.
+static TABLE: OnceLock<Table> = OnceLock::new();
+/// The task this worker runs: generation (32 bits) and word plus one (32 bits); else 0.
+static CURRENT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the task that this worker runs was cancelled, or has passed its deadline, and should end soon: whatever it returns is
+/// thrown away, and if it goes on, its process is terminated, then killed. A long task asks now and then; all threads of it may.
+/// Costs as much as reading a word of memory. Always false in a process that is no worker.
+///
+/// # Examples
+/// ```
+/// use shmkit::{Error, Pool, TaskError, pool::is_cancelled};
+///
+/// # fn main() -> shmkit::Result<()> {
+/// let pool = Pool::new(1)?;
+/// let endless = pool.apply_async(
+///     || {
+///         while !is_cancelled() {
+///             std::thread::yield_now();
+///         }
+///     },
+///     (),
+/// );
+/// endless.cancel();
+/// let mut endless = endless;
+/// assert!(matches!(endless.get(), Err(Error::Task(TaskError::Cancelled { .. }))));
+/// # Ok(())
+/// # }
+/// ```
+pub fn is_cancelled() -> bool {
+    // Relaxed: set by this process before the task began.
+    let current = CURRENT.load(Ordering::Relaxed);
+    let (word, generation) = ((current as u32).wrapping_sub(1), (current >> 32) as u32);
+    current != 0 && TABLE.get().is_some_and(|table| table.is_cancelled(word, generation))
+}
+
 /// Where a worker's outcome goes.
 pub(super) struct Responder {
+    pub table: Table,
     pub replies: Queue<()>,
     pub ticket: Ticket,
     /// Takes what the last panic of this thread said.
     pub last_panic: fn() -> Option<String>,
+    /// Called when the task was run, before the reply is sent.
+    pub on_end: fn(&Responder),
+    pub row: u32,
+    /// Bytes of memory from which on the worker wants to be replaced; 0 for no limit.
+    pub max_rss: u64,
 }
 
 impl Responder {
-    pub(super) fn send<R: Serialize>(&self, reply: &Reply<R>) {
-        let sent = self.replies.retyped().put_ref(&(&self.ticket, reply));
-        let why = match sent {
-            Ok(()) => return,
-            Err(Error::Channel(ChannelError::Codec { why, .. })) => why,
-            Err(error) => error.to_string(),
-        };
+    /// Says what runs now to those who ask [`is_cancelled`].
+    pub(super) fn begin(&self) {
+        TABLE.get_or_init(|| self.table.clone());
+        let current = u64::from(self.ticket.generation) << 32 | u64::from(self.ticket.word + 1);
+        CURRENT.store(current, Ordering::Relaxed);
+    }
+
+    /// Sends the reply; false if this worker was condemned and must end.
+    pub(super) fn send<R: Serialize>(&self, reply: &Reply<R>) -> bool {
+        let mut outbox = Outbox::default();
+        let written = self.replies.write(&mut outbox, &(&self.ticket, reply)).map_err(|error| match error {
+            Error::Channel(ChannelError::Codec { why, .. }) => why,
+            error => error.to_string(),
+        });
         // An outcome that cannot be sent is told; if even that fails, the pool is gone.
-        let _ = self.replies.retyped().put_ref(&(&self.ticket, &Reply::<()>::Unwritable(why)));
+        if let Err(why) = written {
+            let _ = self.replies.write(&mut outbox, &(&self.ticket, &Reply::<()>::Unwritable(why)));
+        }
+        (self.on_end)(self);
+        CURRENT.store(0, Ordering::Relaxed);
+        let goes_on = self.table.end(self.ticket.word, self.ticket.generation);
+        failpoint!("worker.ended");
+        // Waits only while the pool's process is stopped in the middle of taking a reply.
+        if self.replies.send(&mut outbox, None).is_err() {
+            self.replies.discard(&mut outbox);
+        }
+        goes_on
+    }
+
+    /// Has the pool look at this worker's row.
+    pub(super) fn call_attention(&self) {
+        let mut outbox = Outbox::default();
+        let ticket = (Ticket { word: NO_TASK, generation: self.row },);
+        if self.replies.write(&mut outbox, &ticket).and_then(|()| self.replies.send(&mut outbox, None)).is_err() {
+            self.replies.discard(&mut outbox);
+        }
     }
 }
 
@@ -77,20 +158,22 @@ where
 {
     let chunk: Vec<A> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
     Ok(Box::new(move |responder| {
-        let outcomes = chunk
-            .into_iter()
-            .map(|arguments| {
-                // SAFETY: a type without bytes has no invalid ones, a value of it existed in the pool's process, which gave it away
-                // for this, and it is `Copy`, so there may be several.
-                let target = unsafe { NonNull::<F>::dangling().read() };
+        let (len, mut outcomes) = (chunk.len(), Vec::with_capacity(chunk.len()));
+        for arguments in chunk {
+            // SAFETY: a type without bytes has no invalid ones, a value of it existed in the pool's process, which gave it away
+            // for this, and it is `Copy`, so there may be several.
+            let target = unsafe { NonNull::<F>::dangling().read() };
+            outcomes.push(
                 catch_unwind(AssertUnwindSafe(|| target.call(arguments)))
-                    .map_err(|_| (responder.last_panic)().unwrap_or_else(|| "panicked".to_owned()))
-            })
-            .collect();
-        responder.send(&Reply::Done(outcomes));
+                    .map_err(|_| (responder.last_panic)().unwrap_or_else(|| "panicked".to_owned())),
+            );
+            if len > 1 && is_cancelled() {
+                return responder.send(&Reply::<()>::Cancelled);
+            }
+        }
+        responder.send(&Reply::Done(outcomes))
     }))
 }
-
 /// Where `entry::<F, A>` lies.
 pub(super) fn place<F, A>() -> Result<Place>
 where
@@ -98,21 +181,99 @@ where
     A: Argument,
 {
     const { crate::process::assert_no_captures::<F>() };
+    thread_local! {
+        /// The last one: to find a place, every module of the program is looked at.
+        static LAST: Cell<Option<(usize, Place)>> = const { Cell::new(None) };
+    }
     let entry: Entry = entry::<F, A>;
-    crate::sys::module::place_of(entry as usize)
-        .ok_or_else(|| Error::Other("the pool's function is in no module of this program".to_owned()))
+    let address = entry as usize;
+    if let Some((_, place)) = LAST.get().filter(|(last, _)| *last == address) {
+        return Ok(place);
+    }
+    let place = crate::sys::module::place_of(address)
+        .ok_or_else(|| Error::Other("the pool's function is in no module of this program".to_owned()))?;
+    LAST.set(Some((address, place)));
+    Ok(place)
 }
 
-/// The outcomes in a reply; each says what happened to one element of the chunk.
-pub(super) fn outcomes<R: DeserializeOwned>(bytes: &[u8], task: u64) -> Result<Vec<Result<R, TaskError>>, TaskError> {
-    let codec = |action, why| TaskError::Codec { action, why, task };
-    match postcard::from_bytes::<Reply<R>>(bytes) {
-        Ok(Reply::Done(outcomes)) => Ok(outcomes
-            .into_iter()
-            .map(|outcome| outcome.map_err(|message| TaskError::Panicked { message, task }))
-            .collect()),
-        Ok(Reply::Unreadable(why)) => Err(codec("read the arguments", why)),
-        Ok(Reply::Unwritable(why)) => Err(codec("write the result", why)),
-        Err(error) => Err(codec("read the result", error.to_string())),
+/// The outcomes of a chunk, one for each element: read from a reply as they are asked for.
+pub(super) struct Outcomes<'b, R> {
+    bytes: &'b [u8],
+    left: usize,
+    task: u64,
+    /// What has befallen all that is left.
+    error: Option<TaskError>,
+    _outcomes: PhantomData<R>,
+}
+
+impl<'b, R: DeserializeOwned> Outcomes<'b, R> {
+    /// What a reply says of the `len` elements of a chunk; or what befell them all.
+    pub(super) fn new(reply: Result<&'b [u8], TaskError>, len: usize, task: u64) -> Self {
+        let mut outcomes = Outcomes { bytes: &[], left: len, task, error: None, _outcomes: PhantomData };
+        match reply {
+            Ok(bytes) => {
+                outcomes.bytes = bytes;
+                if let Err(error) = outcomes.open() {
+                    outcomes.error = Some(error);
+                }
+            }
+            Err(error) => outcomes.error = Some(error),
+        }
+        outcomes
+    }
+
+    fn codec(&self, action: &'static str, why: String) -> TaskError {
+        TaskError::Codec { action, why, task: self.task }
+    }
+
+    fn read<T: DeserializeOwned>(&mut self) -> Result<T, TaskError> {
+        match postcard::take_from_bytes(self.bytes) {
+            Ok((value, rest)) => {
+                self.bytes = rest;
+                Ok(value)
+            }
+            Err(error) => Err(self.codec("read the result", error.to_string())),
+        }
+    }
+
+    /// Reads up to the first value. What postcard writes of a [`Reply`]: the variant's number, and of a `Vec` its length first.
+    fn open(&mut self) -> Result<(), TaskError> {
+        match self.bytes.first() {
+            Some(0) => {
+                self.bytes = &self.bytes[1..];
+                if self.read::<u64>()? == self.left as u64 {
+                    return Ok(());
+                }
+                Err(self.codec("read the result", "there are more or fewer than were asked for".to_owned()))
+            }
+            _ => Err(match self.read::<Reply<()>>()? {
+                Reply::Unreadable(why) => self.codec("read the arguments", why),
+                Reply::Unwritable(why) => self.codec("write the result", why),
+                Reply::Cancelled | Reply::Done(_) => TaskError::Cancelled { task: self.task },
+            }),
+        }
+    }
+}
+
+impl<R: DeserializeOwned> Iterator for Outcomes<'_, R> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        if let Some(error) = &self.error {
+            return Some(Err(error.clone()));
+        }
+        let outcome = match self.read::<Result<R, String>>() {
+            Ok(outcome) => outcome.map_err(|message| TaskError::Panicked { message, task: self.task }),
+            Err(error) => {
+                self.error = Some(error.clone());
+                Err(error)
+            }
+        };
+        Some(outcome)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
     }
 }

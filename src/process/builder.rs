@@ -3,8 +3,10 @@
 use super::child::{ExitStatus, Process};
 use super::current;
 use super::entry;
-use super::record::{Record, Task};
-use super::spawner::{self, Request};
+use super::method::{StartMethod, start_method};
+use super::options::{Options, option_methods};
+use super::record::{Record, Task, Work};
+use super::spawner::{self, Origin, Request};
 use super::target::{Outcome, Run, Target, Trampoline, assert_no_captures, explain, trampoline};
 use crate::error::{Error, ProcessError, Result};
 use crate::segment::object::{Carrier, sending};
@@ -12,8 +14,10 @@ use crate::segment::session;
 use crate::sys::module;
 use crate::sys::spawn::Plan;
 use serde::{Serialize, de::DeserializeOwned};
+use std::any::Any;
 use std::ffi::{CString, OsString};
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
 /// A process to be started: [`Process::new`].
@@ -24,6 +28,8 @@ pub struct Builder<F, A = ()> {
     prefix: &'static str,
     name: Option<String>,
     daemon: Option<bool>,
+    method: Option<StartMethod>,
+    options: Options,
     on_end: Option<OnEnd>,
 }
 
@@ -54,7 +60,16 @@ impl Process {
     #[allow(clippy::new_ret_no_self, reason = "reads as what it makes: `Process::new(f).args((…)).start()`")]
     pub fn new<F: Copy + Send + 'static>(target: F) -> Builder<F> {
         const { assert_no_captures::<F>() };
-        Builder { target, arguments: (), prefix: "Process", name: None, daemon: None, on_end: None }
+        Builder {
+            target,
+            arguments: (),
+            prefix: "Process",
+            name: None,
+            daemon: None,
+            method: None,
+            options: Options::default(),
+            on_end: None,
+        }
     }
 
     /// A process that will call `worker.run()`: see [`Run`].
@@ -72,20 +87,15 @@ impl<F, A> Builder<F, A> {
     where
         F: Target<B>,
     {
-        let Builder { target, prefix, name, daemon, on_end, .. } = self;
-        Builder { target, arguments, prefix, name, daemon, on_end }
+        let Builder { target, prefix, name, daemon, method, options, on_end, .. } = self;
+        Builder { target, arguments, prefix, name, daemon, method, options, on_end }
     }
 
-    /// The name it is shown with; `Process-1` and so on by default, `Process-1:2` for the second child of the first.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
+    option_methods!();
 
-    /// Whether it is terminated when this process ends, instead of waited for; as this process is, by default. A daemon dies
-    /// with its parent even when that is killed.
-    pub fn daemon(mut self, daemon: bool) -> Self {
-        self.daemon = Some(daemon);
+    /// How it comes into being; by default as [`start_method`](super::start_method) says.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.method = Some(method);
         self
     }
 
@@ -106,39 +116,76 @@ impl<F, A> Builder<F, A> {
         F: Target<A, Outcome: Outcome>,
         A: Serialize + DeserializeOwned + Send + 'static,
     {
-        let Builder { arguments, prefix, name, daemon, on_end, .. } = self;
-        let identity = current::next_child();
-        let name = name.unwrap_or_else(|| format!("{prefix}-{identity}"));
-        let refused = |why: String| Error::from(ProcessError::Start { name: name.clone(), why });
-        entry::check().map_err(|why| refused(why.to_owned()))?;
-        if name.contains('\0') {
-            return Err(refused("its name holds a NUL".to_owned()));
-        }
+        let Builder { arguments, prefix, name, daemon, method, options, on_end, .. } = self;
         let run: Trampoline = trampoline::<F, A>;
-        let entry = module::place_of(run as usize).ok_or_else(|| refused("its function is in no module".to_owned()))?;
         let (serialised, _) = sending(Carrier::Sender, || postcard::to_stdvec(&arguments));
+        let refused = |why: String| ProcessError::Start { name: name.clone().unwrap_or(prefix.to_owned()), why };
+        let entry = module::place_of(run as usize).ok_or_else(|| refused("its function is in no module".to_owned()))?;
         let serialised =
             serialised.map_err(|error| refused(format!("cannot write the arguments: {}", explain(error))))?;
-        let session = session()?;
-        let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
-        let record =
-            Record::new(&session, &Task { entry, parent: current::current_process().name().to_owned() }, &serialised)?;
-        failpoint!("spawn.recorded");
-        let greeting = entry::Greeting {
-            record: record.id(),
-            parent: std::process::id(),
+        launch(Launch {
+            prefix,
+            name,
             daemon,
-            session: session.name().unwrap_or_default().to_owned(),
-            identity,
-            name: name.clone(),
-        };
-        let plan = plan(&greeting).map_err(|why| refused(why.to_owned()))?;
-        spawner::start(Request { name, daemon, plan, session, record, arguments: Box::new(arguments), on_end })
+            origin: method.unwrap_or_else(start_method).into(),
+            options,
+            work: Work::Call(entry),
+            serialised,
+            kept: Box::new(arguments),
+            stdio: [const { None }; 3],
+            on_end,
+        })
     }
 }
 
-/// This program's own arguments and environment, and the greeting.
-fn plan(greeting: &entry::Greeting) -> Result<Plan, &'static str> {
+/// A child to be launched, whatever it does.
+pub(super) struct Launch<'a> {
+    pub prefix: &'a str,
+    pub name: Option<String>,
+    pub daemon: Option<bool>,
+    pub origin: Origin,
+    pub options: Options,
+    pub work: Work,
+    /// The arguments as bytes.
+    pub serialised: Vec<u8>,
+    /// The arguments, which keep alive what they name until the child has references of its own.
+    pub kept: Box<dyn Any + Send>,
+    pub stdio: [Option<OwnedFd>; 3],
+    pub on_end: Option<OnEnd>,
+}
+
+/// Names the child, writes its record, and has it started.
+pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
+    let Launch { prefix, name, daemon, origin, options, work, serialised, kept, stdio, on_end } = launch;
+    let identity = current::next_child();
+    let name = name.unwrap_or_else(|| format!("{prefix}-{identity}"));
+    let refused = |why: String| Error::from(ProcessError::Start { name: name.clone(), why });
+    entry::check().map_err(|why| refused(why.to_owned()))?;
+    if name.contains('\0') {
+        return Err(refused("its name holds a NUL".to_owned()));
+    }
+    options.check().map_err(refused)?;
+    let session = session()?;
+    let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
+    let parent = current::current_process().name().to_owned();
+    let task = Task { work, options, parent };
+    let record = Record::new(&session, &task, &serialised)?;
+    failpoint!("spawn.recorded");
+    let greeting = entry::Greeting {
+        record: record.id(),
+        parent: std::process::id(),
+        daemon,
+        session: session.name().unwrap_or_default().to_owned(),
+        identity,
+        name: name.clone(),
+    };
+    let plan = Plan { stdio, ..plan().map_err(|why| refused(why.to_owned()))? };
+    let options = task.options;
+    spawner::start(Request { name, daemon, origin, greeting, options, plan, session, record, arguments: kept, on_end })
+}
+
+/// This program's own arguments and environment.
+fn plan() -> Result<Plan, &'static str> {
     let c_string = |string: OsString| CString::new(string.into_vec()).map_err(|_| "a NUL in the environment");
     let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>, _>>()?;
     let mut environment = Vec::new();
@@ -148,8 +195,7 @@ fn plan(greeting: &entry::Greeting) -> Result<Plan, &'static str> {
         pair.push(value);
         environment.push(c_string(pair)?);
     }
-    environment.push(c_string(format!("{}={greeting}", entry::VARIABLE).into())?);
-    Ok(Plan { arguments, environment })
+    Ok(Plan { arguments, environment, ..Plan::default() })
 }
 
 impl<F, A> fmt::Debug for Builder<F, A> {

@@ -233,6 +233,7 @@ pub struct ExitStatus {
     name: String,
     ended: Ended,
     message: Option<String>,
+    peak_rss: Option<u64>,
 }
 
 impl ExitStatus {
@@ -240,7 +241,18 @@ impl ExitStatus {
     pub(super) fn new(name: String, ended: Ended, said: Option<String>) -> ExitStatus {
         // A panic that was caught leaves its message behind.
         let message = if matches!(ended, Ended::Exit(0)) { None } else { said };
-        ExitStatus { name, ended, message }
+        ExitStatus { name, ended, message, peak_rss: None }
+    }
+
+    /// With what the system said of its memory.
+    pub(super) fn with_peak_rss(self, peak_rss: Option<u64>) -> ExitStatus {
+        ExitStatus { peak_rss, ..self }
+    }
+
+    /// The most memory it had, in bytes, if the system said so. What its parent had when it started it counts, too: a child
+    /// begins as a picture of its parent.
+    pub fn peak_rss(&self) -> Option<u64> {
+        self.peak_rss
     }
 
     /// 0 for a normal return, 1 for a panic or an error, N for `exit(N)`, −N for signal N; `None` if another part of the

@@ -5,8 +5,8 @@ use super::{Identity, own_name, spawner};
 use crate::error::{Error, ProcessError, Result};
 use crate::sys::{pidfd, proc};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a child was told of itself.
@@ -17,20 +17,44 @@ pub(super) struct Child {
     pub daemon: bool,
 }
 
-static CHILD: OnceLock<Child> = OnceLock::new();
-static PARENT: OnceLock<ParentProcess> = OnceLock::new();
+/// What is known of this process. Set once, and once more in a copy of it; what was known before is never freed.
+#[derive(Debug)]
+pub(super) struct Known<T>(AtomicPtr<T>);
+
+impl<T> Known<T> {
+    pub(super) const fn nothing() -> Known<T> {
+        Known(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    pub(super) fn set(&self, value: T) -> &'static T {
+        let value = Box::leak(Box::new(value));
+        // Release pairs with the acquire in `get`.
+        self.0.store(value, Ordering::Release);
+        value
+    }
+
+    pub(super) fn get(&self) -> Option<&'static T> {
+        // SAFETY: null, or leaked by `set`.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+static CHILD: Known<Child> = Known::nothing();
+static PARENT: Known<ParentProcess> = Known::nothing();
 
 /// Numbers of this process's children.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// The entry: this process is a child.
 pub(super) fn set_child(child: Child) {
-    let _ = CHILD.set(child);
+    CHILD.set(child);
+    // Relaxed: the first child of a copy is its first.
+    NEXT.store(1, Ordering::Relaxed);
 }
 
 /// The entry: this is its parent.
 pub(super) fn set_parent(pid: u32, name: String, pidfd: Option<OwnedFd>) {
-    let _ = PARENT.set(ParentProcess { pid, name, pidfd: pidfd.map(Arc::new) });
+    PARENT.set(ParentProcess { pid, name, pidfd: pidfd.map(Arc::new) });
 }
 
 /// The name it was started with.

@@ -4,18 +4,20 @@
 //! `main`, so that any program can have children: one with `#[shmkit::main]` or without, a test, a doc test, a bench. Where
 //! the C library does not hand its arguments to such functions (everywhere but with glibc), `#[shmkit::main]` enters it.
 
-use super::current::{self, Child};
-use super::record::{Record, Task};
+use super::current::{self, Child, Known};
+use super::record::{Record, Task, Work};
 use super::target::{Outcome, Report, Trampoline};
-use super::{Identity, environment, spawner};
+use super::{Identity, environment, forkserver, spawner};
 use crate::segment::{Segment, known, locked};
 use crate::sys::{module, pidfd, proc, spawn, watch};
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once, OnceLock};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 /// The environment variable that makes a process a child.
@@ -89,7 +91,7 @@ pub(super) fn check() -> Result<(), &'static str> {
 
 // ---- a child ---------------------------------------------------------------------------------------------------------
 
-static RECORD: OnceLock<Record> = OnceLock::new();
+static RECORD: Known<Record> = Known::nothing();
 /// What the last panic of the thread that runs the target said.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
@@ -99,10 +101,25 @@ fn enter() {
     // What the child starts itself is not that child.
     // SAFETY: before `main`, or at its very beginning: nobody else reads or writes the environment.
     unsafe { std::env::remove_var(VARIABLE) };
-    let report = match arrive(&greeting) {
-        Ok(work) => run(work),
+    // A fork server comes back from `serve` in each of its copies, which is a child like any other.
+    let greeting = forkserver::serve(&greeting).unwrap_or(Ok(greeting));
+    end_with(match greeting.and_then(|greeting| arrive(&greeting)) {
+        Ok(Arrived::Call(call)) => run(call),
+        Ok(Arrived::Execute(program)) => program.execute(),
         Err(message) => Report { code: 1, message: Some(message) },
-    };
+    })
+}
+
+/// A copy of the parent: calls `body` and ends.
+pub(super) fn run_copied(record: &Record, body: impl FnOnce() -> Report) -> ! {
+    ENDING.store(false, Ordering::Relaxed);
+    RECORD.set(record.clone());
+    record.say_read();
+    end_with(caught(body))
+}
+
+/// Says why this process ends, and ends it.
+fn end_with(report: Report) -> ! {
     if let Some(message) = &report.message {
         complain(message);
     }
@@ -119,13 +136,44 @@ fn complain(message: &str) {
 }
 
 /// What is left to do once the child knows who it is.
-struct Work {
+enum Arrived {
+    Call(Call),
+    Execute(Program),
+}
+
+/// A function to be called.
+struct Call {
     run: Trampoline,
     arguments: Vec<u8>,
     bell: Option<OwnedFd>,
 }
 
-fn arrive(greeting: &str) -> Result<Work, String> {
+/// A program to become.
+struct Program {
+    program: OsString,
+    arguments: Vec<OsString>,
+    session: Segment,
+}
+
+impl Program {
+    /// Becomes the program; comes back only if that fails.
+    fn execute(self) -> Report {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.arguments);
+        match self.session.name() {
+            Some(name) => command.env("SHMKIT_SESSION", name),
+            // The descriptor was closed on exec until now, for all that this process might have started itself.
+            None => match proc::keep_on_exec(self.session.as_fd()) {
+                Ok(number) => command.env("SHMKIT_SESSION_FD", number.to_string()),
+                Err(_) => &mut command,
+            },
+        };
+        let error = command.exec();
+        Report { code: 127, message: Some(format!("cannot execute {}: {error}", self.program.to_string_lossy())) }
+    }
+}
+
+fn arrive(greeting: &str) -> Result<Arrived, String> {
     let greeting = Greeting::parse(greeting).ok_or_else(|| format!("{VARIABLE} is not what a parent writes"))?;
     let Greeting { record: (index, generation), parent, daemon, identity, session, name } = greeting;
     #[cfg(feature = "failpoints")]
@@ -158,12 +206,21 @@ fn arrive(greeting: &str) -> Result<Work, String> {
     failpoint!("child.joined");
     let record = Record::open(&session, index, generation).map_err(failed)?;
     failpoint!("child.record");
-    crate::segment::inherit(session);
-    let record = RECORD.get_or_init(|| record);
+    crate::segment::inherit(session.clone());
+    let record = RECORD.set(record);
     let bytes = record.bytes().map_err(failed)?;
     let (task, arguments) = postcard::take_from_bytes::<Task>(&bytes).map_err(|error| error.to_string())?;
     current::set_parent(parent, task.parent, parent_fd);
-    let entry = module::address_of(task.entry).map_err(|lost| match lost {
+    task.options.apply()?;
+    let entry = match task.work {
+        Work::Call(entry) => entry,
+        Work::Copied => return Err("it is no copy of its parent".to_owned()),
+        Work::Execute { program, arguments } => {
+            record.say_read();
+            return Ok(Arrived::Execute(Program { program, arguments, session }));
+        }
+    };
+    let entry = module::address_of(entry).map_err(|lost| match lost {
         module::Lost::NoSuchModule => {
             "its function is not in this program: the executable was replaced, or the library that holds the function is loaded later"
         }
@@ -171,23 +228,11 @@ fn arrive(greeting: &str) -> Result<Work, String> {
     })?;
     // SAFETY: the parent took the place of a function of this type; the module's hash says that the same code lies there.
     let run = unsafe { std::mem::transmute::<*const (), Trampoline>(entry as *const ()) };
-    Ok(Work { run, arguments: arguments.to_vec(), bell: Some(bell) })
+    Ok(Arrived::Call(Call { run, arguments: arguments.to_vec(), bell: Some(bell) }))
 }
 
-fn run(work: Work) -> Report {
-    let Work { run, arguments, mut bell } = work;
-    let (default, thread) = (std::panic::take_hook(), std::thread::current().id());
-    std::panic::set_hook(Box::new(move |info| {
-        complain("a panic:");
-        default(info);
-        if std::thread::current().id() == thread {
-            let message = describe(info);
-            if let (true, Some(record)) = (cfg!(panic = "abort"), RECORD.get()) {
-                record.say(Some(&message));
-            }
-            *locked(&PANIC) = Some(message);
-        }
-    }));
+fn run(call: Call) -> Report {
+    let Call { run, arguments, mut bell } = call;
     failpoint!("child.before_read");
     let mut have_read = || {
         failpoint!("child.read");
@@ -200,7 +245,24 @@ fn run(work: Work) -> Report {
         }
         failpoint!("child.rung");
     };
-    match catch_unwind(AssertUnwindSafe(|| run(&arguments, &mut have_read))) {
+    caught(|| run(&arguments, &mut have_read))
+}
+
+/// What `body` reports; a panic is printed, written into the record, and ends this process.
+fn caught(body: impl FnOnce() -> Report) -> Report {
+    let (default, thread) = (std::panic::take_hook(), std::thread::current().id());
+    std::panic::set_hook(Box::new(move |info| {
+        complain("a panic:");
+        default(info);
+        if std::thread::current().id() == thread {
+            let message = describe(info);
+            if let (true, Some(record)) = (cfg!(panic = "abort"), RECORD.get()) {
+                record.say(Some(&message));
+            }
+            *locked(&PANIC) = Some(message);
+        }
+    }));
+    match catch_unwind(AssertUnwindSafe(body)) {
         Ok(report) => report,
         Err(payload) => {
             let said = locked(&PANIC).take().unwrap_or_else(|| format!("panicked: {}", text(&*payload)));

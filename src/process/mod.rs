@@ -40,17 +40,27 @@
 
 mod builder;
 mod child;
+mod command;
+mod copied;
 mod current;
 #[doc(hidden)]
 pub mod entry;
+mod forkserver;
+mod method;
+mod options;
 mod record;
 mod spawner;
 mod target;
 
 pub use builder::Builder;
 pub use child::{ExitStatus, Process};
+pub use command::{Command, Stdio};
+pub use copied::Fork;
 pub use current::{CurrentProcess, ParentProcess, active_children, cpu_count, current_process, parent_process};
 pub(crate) use entry::describe as describe_panic;
+pub use forkserver::set_forkserver_preload;
+pub use method::{StartMethod, all_start_methods, set_start_method, start_method};
+pub use options::Limit;
 pub(crate) use record::KIND;
 pub(crate) use target::assert_no_captures;
 pub use target::{Outcome, Run, Target};

@@ -8,6 +8,7 @@
 //! The parent holds the record until it has reaped the child, so that nobody else needs to read it; the child holds it,
 //! too, so that it does not vanish under the child's hands when the parent dies.
 
+use super::options::Options;
 use crate::error::Result;
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, open_by_id};
@@ -16,6 +17,7 @@ use crate::sys::module::Place;
 use serde::{Deserialize, Serialize};
 use shmkit_layouts::kinds::KIND_SPAWN;
 use shmkit_layouts::objects::SpawnBody;
+use std::ffi::OsString;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Nothing to repair: the parent reads whatever state the child died in.
@@ -26,17 +28,28 @@ const HAS_READ: u32 = 1;
 /// The child has said why it ends.
 const HAS_SPOKEN: u32 = 2;
 
-/// What the child runs and whose child it is; the arguments follow.
+/// What the child does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Work {
+    /// Calls the function that reads the arguments and calls the target.
+    Call(Place),
+    /// What only the parent, and so its copy, knows.
+    Copied,
+    /// Becomes another program.
+    Execute { program: OsString, arguments: Vec<OsString> },
+}
+
+/// What the child does, what it is to be like, and whose child it is; the arguments follow.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
-    /// The function that reads the arguments and calls the target.
-    pub entry: Place,
+    pub work: Work,
+    pub options: Options,
     /// The parent's name.
     pub parent: String,
 }
 
 /// A spawn record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Record {
     object: Object,
     body: *const SpawnBody,

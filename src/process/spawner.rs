@@ -12,7 +12,12 @@
 
 use super::builder::OnEnd;
 use super::child::{ExitStatus, Inner, Process};
+use super::copied;
+use super::current::Child;
 use super::entry;
+use super::forkserver::Server;
+use super::method::StartMethod;
+use super::options::Options;
 use super::record::Record;
 use crate::error::{ProcessError, Result};
 use crate::segment::{Segment, known, locked};
@@ -28,10 +33,31 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Where a child comes from.
+pub(super) enum Origin {
+    Spawn,
+    ForkServer,
+    /// A copy of this process, and what it does.
+    Fork(copied::Body),
+}
+
+impl From<StartMethod> for Origin {
+    fn from(method: StartMethod) -> Origin {
+        match method {
+            StartMethod::Spawn => Origin::Spawn,
+            StartMethod::ForkServer => Origin::ForkServer,
+        }
+    }
+}
+
 /// A child to be started.
 pub(super) struct Request {
     pub name: String,
     pub daemon: bool,
+    pub origin: Origin,
+    /// What the child must know to find its record.
+    pub greeting: entry::Greeting,
+    pub options: Options,
     pub plan: Plan,
     /// The segment whose descriptor the child inherits.
     pub session: Segment,
@@ -71,15 +97,17 @@ pub(super) fn start(request: Request) -> Result<Process> {
     let gone =
         || ProcessError::Start { name: name.clone(), why: "the thread that starts processes is gone".to_owned() };
     let (reply, answer) = sync_channel(1);
-    {
+    let (orders, bell) = {
         let mut spawner = locked(&SPAWNER);
         if spawner.as_ref().is_none_or(|spawner| spawner.owner != std::process::id()) {
             *spawner = Some(launch().map_err(refused)?);
         }
         let spawner = spawner.as_ref().expect("just launched");
-        spawner.orders.send(Order { request, reply }).map_err(|_| gone())?;
-        spawner.bell.ring();
-    }
+        (spawner.orders.clone(), Arc::clone(&spawner.bell))
+    };
+    // Without the lock: if this process is to be copied, nothing is locked in the copy.
+    orders.send(Order { request, reply }).map_err(|_| gone())?;
+    bell.ring();
     Ok(Process::of_inner(answer.recv().map_err(|_| gone())?.map_err(refused)?))
 }
 
@@ -99,8 +127,15 @@ fn launch() -> Result<Spawner, SysError> {
     let bell = Arc::new(Bell::new()?);
     let watch = Watch::new(&bell)?;
     let (orders, incoming) = channel();
-    let worker =
-        Worker { bell: Arc::clone(&bell), watch, incoming, watched: HashMap::new(), next_key: 1, unburied: Vec::new() };
+    let worker = Worker {
+        bell: Arc::clone(&bell),
+        watch,
+        incoming,
+        watched: HashMap::new(),
+        next_key: 1,
+        unburied: Vec::new(),
+        server: None,
+    };
     let builder = std::thread::Builder::new().name("shmkit-spawner".to_owned());
     spawn::without_signals(|| builder.spawn(move || worker.run()))
         .map_err(|error| SysError { call: "clone", errno: error.raw_os_error().unwrap_or(libc::EAGAIN) })?;
@@ -122,6 +157,7 @@ struct Worker {
     watched: HashMap<u64, Watched>,
     next_key: u64,
     unburied: Vec<Unburied>,
+    server: Option<Server>,
 }
 
 /// A reaped child that is not repaired yet: somebody else holds the recovery lock.
@@ -191,8 +227,19 @@ impl Worker {
     }
 
     fn start(&mut self, request: Request) -> Result<Arc<Inner>, SysError> {
-        let Request { name, daemon, plan, session, record, arguments, on_end } = request;
-        let pid = spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?;
+        let Request { name, daemon, origin, greeting, options, plan, session, record, arguments, on_end } = request;
+        let pid = match origin {
+            Origin::Spawn => {
+                let greeted = plan.with(entry::VARIABLE, &greeting.to_string())?;
+                let plan = Plan { stdio: plan.stdio, ..greeted };
+                spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?
+            }
+            Origin::ForkServer => self.copy(&greeting.to_string(), &plan, &session)?,
+            Origin::Fork(body) => {
+                let child = Child { name: greeting.name, identity: greeting.identity, daemon };
+                copied::copy(body, &record, child, &options)?
+            }
+        };
         failpoint!("spawn.started");
         let key = self.next_key;
         let watched = pidfd::open(pid).and_then(|pidfd| self.watch.add(pidfd.as_fd(), key).map(|()| pidfd));
@@ -204,12 +251,25 @@ impl Worker {
         Ok(inner)
     }
 
+    /// Has the fork server start a child; starts a server if there is none, or if it has died.
+    fn copy(&mut self, greeting: &str, plan: &Plan, session: &Segment) -> Result<u32, SysError> {
+        if let Some(server) = &self.server {
+            match server.copy(greeting) {
+                Err(SysError { errno: libc::EPIPE | libc::ECONNRESET, .. }) => {}
+                copied => return copied,
+            }
+        }
+        let server = self.server.insert(Server::start(plan, session, self.bell.fd())?);
+        server.copy(greeting)
+    }
+
     fn look_at(&mut self, key: u64) {
         let Some(child) = self.watched.get(&key) else { return };
+        let peak_rss = pidfd::peak_rss(child.inner.pidfd.as_fd());
         let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
         self.watch.remove(child.inner.pidfd.as_fd());
         let Some(Watched { inner, record, arguments, on_end }) = self.watched.remove(&key) else { return };
-        let status = ExitStatus::new(inner.name.clone(), ended, record.message());
+        let status = ExitStatus::new(inner.name.clone(), ended, record.message()).with_peak_rss(peak_rss);
         discard(arguments);
         drop(record);
         self.unburied.extend(Unburied { inner, status, on_end, tries: 0 }.bury());

@@ -124,6 +124,14 @@ impl Attachment {
         })
     }
 
+    /// Its name or label.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only events name it"))]
+    pub(crate) fn label(&self) -> &str {
+        match &self.place {
+            Place::Named(name) | Place::Anonymous(name) => name,
+        }
+    }
+
     /// The file in `/dev/shm`, for a named segment.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         match &self.place {
@@ -175,6 +183,7 @@ impl Attachment {
     }
 
     /// The word that [`Attachment::token`] reads: 0 in a forked child that has not joined yet.
+    #[inline]
     pub(crate) fn token_word(&self) -> &AtomicU32 {
         self.own.token()
     }
@@ -236,6 +245,7 @@ impl Attachment {
             let token = Token::new(slot, generation);
             *seat = Some((pid, Seat { token, _anchor: anchor }));
             drop(seat);
+            event!(DEBUG, "attached", segment = self.label(), slot = slot, generation = generation);
             self.own.token().store(token.0, Ordering::Release);
             self.hold_again();
             return Ok(token);
@@ -257,8 +267,9 @@ impl Attachment {
 
     fn introduce(&self, participant: *const ParticipantSlot, pid: u32) {
         atomic!(participant, pid).store(pid, Ordering::Relaxed);
-        atomic!(participant, pid_namespace).store(proc::pid_namespace(), Ordering::Relaxed);
-        atomic!(participant, start_time).store(proc::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+        let (pid_namespace, start_time) = proc::own_origin();
+        atomic!(participant, pid_namespace).store(pid_namespace, Ordering::Relaxed);
+        atomic!(participant, start_time).store(start_time, Ordering::Relaxed);
         let name = crate::process::own_name();
         let mut bytes = [0u8; 32];
         let len = floor_char_boundary(&name, 31);

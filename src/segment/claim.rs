@@ -46,7 +46,7 @@ fn attempt(word: &AtomicU32, token: Token, contended: u32) -> Attempt {
                 Err(seen) => Attempt::Held(seen),
             }
         }
-        Err(seen) if seen & MUTEX_OWNER == SLOT_POISON => Attempt::Poisoned,
+        Err(seen) if is_poisoned(seen) => Attempt::Poisoned,
         Err(seen) => Attempt::Held(seen),
     }
 }
@@ -61,6 +61,22 @@ pub(crate) fn try_lock(attachment: &Attachment, word: &AtomicU32) -> Result<Opti
     }
 }
 
+/// Takes the lock if it is free: the way most takers go, short enough to be part of its caller.
+#[inline(always)]
+pub(crate) fn lock_free(attachment: &Attachment, word: &AtomicU32) -> bool {
+    let token = attachment.token_word().load(Ordering::Relaxed);
+    // Acquire pairs with the release in `unlock`. A token of 0 is none.
+    token != 0 && word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
+}
+
+/// Releases a lock that this process holds and nobody waits for, as [`lock_free`] takes one.
+#[inline(always)]
+pub(crate) fn unlock_unwaited(attachment: &Attachment, word: &AtomicU32) -> bool {
+    let token = attachment.token_word().load(Ordering::Relaxed);
+    // Release pairs with the acquire in `lock_free` and `attempt`.
+    token != 0 && word.compare_exchange(token, 0, Ordering::Release, Ordering::Relaxed).is_ok()
+}
+
 /// Takes the lock; `what` is for the message of a time-out.
 #[inline]
 pub(crate) fn lock(
@@ -69,15 +85,14 @@ pub(crate) fn lock(
     deadline: Deadline,
     what: &'static str,
 ) -> Result<Acquired> {
-    let token = attachment.token()?;
-    // Acquire pairs with the release in `unlock`.
-    if word.compare_exchange(0, token.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+    if lock_free(attachment, word) {
         return Ok(Acquired::Clean);
     }
     lock_slow(attachment, word, deadline, what)
 }
 
 #[cold]
+#[inline(never)]
 fn lock_slow(attachment: &Attachment, word: &AtomicU32, deadline: Deadline, what: &'static str) -> Result<Acquired> {
     let mut slept = false;
     loop {
@@ -116,9 +131,20 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
         Attempt::Held(_) => Ok(None),
     };
     match once()? {
-        None if !slept => wait::spin(&Deadline::NEVER, once),
+        None if !slept => wait::watch(&Deadline::NEVER, || match word.load(Ordering::Relaxed) {
+            // A look leaves the line with whoever has it; a lock that somebody holds is not worth a compare-and-swap.
+            seen if is_held(attachment, seen) => Ok(None),
+            _ => once(),
+        }),
         taken => Ok(taken),
     }
+}
+
+/// Whether the word names somebody there can be: it is neither free nor handed on, poisoned or impossible.
+#[inline]
+fn is_held(attachment: &Attachment, seen: u32) -> bool {
+    let owner = seen & MUTEX_OWNER;
+    owner != 0 && owner & 0xFFF < attachment.geometry.max_participants
 }
 
 /// Whether a word that is not free names nobody there can be.
@@ -128,8 +154,8 @@ fn is_impossible(attachment: &Attachment, seen: u32) -> bool {
     seen != 0 && !handed_on && (owner == 0 || owner & 0xFFF >= attachment.geometry.max_participants)
 }
 
-/// Sleeps until the lock may be free, at most for `slice`; true if it slept. At the end of a slice the owner's life is
-/// probed: a dead one's lock is handed on.
+/// Sleeps until the lock may be free, at most for `slice`; true if it slept. If it still has the same owner then, be it that the
+/// slice is over or that a signal came, the owner's life is probed: a dead one's lock is handed on.
 pub(crate) fn await_release(attachment: &Attachment, word: &AtomicU32, slice: Duration) -> bool {
     let seen = word.load(Ordering::Relaxed);
     if seen == 0 || seen & !MUTEX_CONTENDED == NOBODY {
@@ -139,7 +165,8 @@ pub(crate) fn await_release(attachment: &Attachment, word: &AtomicU32, slice: Du
     if seen != marked && word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         return false;
     }
-    if futex::wait(word, marked, slice) == futex::Woken::TimedOut {
+    futex::wait(word, marked, slice);
+    if word.load(Ordering::Relaxed) == marked {
         attachment.bury(Token(seen & MUTEX_OWNER));
         recover_word(word, |owner| attachment.is_dead(owner));
     }
@@ -186,6 +213,11 @@ pub(crate) fn force_unlock(word: &AtomicU32) -> bool {
     let seen = word.swap(0, Ordering::AcqRel);
     futex::wake(word, 1);
     seen & MUTEX_OWNER != 0
+}
+
+/// Whether a lock word says that the lock is poisoned.
+pub(crate) fn is_poisoned(seen: u32) -> bool {
+    seen & MUTEX_OWNER == SLOT_POISON
 }
 
 /// Makes a poisoned lock usable again.

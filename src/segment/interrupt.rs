@@ -19,8 +19,7 @@ thread_local! {
 /// It is called on the waiting thread, before it falls asleep and whenever its sleep ends: because a signal handler ran, a
 /// wake-up came, or a slice of its sleep (at most a second) is over. When it gives `true`, the wait leaves with
 /// [`SyncError::Interrupted`], and nothing was taken; with `false`, the wait goes on with the time that is left. Locks, semaphores,
-/// events, queues and everything else that waits ask it; a [`crate::sync::Condition`] does until it is notified, and has its lock
-/// again when it returns. Threads that shmkit runs itself never ask.
+/// events, queues and everything else that waits ask it. Threads that shmkit runs itself never do.
 ///
 /// A wait ends at once if the handler was installed without `SA_RESTART` or the wait is for one object; else within a tenth
 /// of a second.
@@ -42,11 +41,6 @@ thread_local! {
 /// ```
 pub fn set_interrupt_check(check: Option<fn() -> bool>) {
     *CHECK.write().unwrap_or_else(PoisonError::into_inner) = check;
-}
-
-/// Whether anybody wants to be asked.
-pub(crate) fn is_asked() -> bool {
-    !SHIELDED.get() && CHECK.read().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
 /// Asked before every sleep.

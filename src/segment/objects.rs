@@ -61,12 +61,14 @@ impl Name {
     }
 
     fn load(words: &[AtomicU64; 8]) -> Name {
+        // Relaxed: the caller holds the directory lock, or fences and looks at the entry again.
         Name(std::array::from_fn(|i| words[i].load(Ordering::Relaxed)))
     }
 
     /// Word by word, the first one first: half a removal is one.
     fn store(self, words: &[AtomicU64; 8]) {
         for (word, value) in words.iter().zip(self.0) {
+            // Release pairs with the acquire fence in `find`: who reads a word of the next name sees that the entry was freed.
             word.store(value, Ordering::Release);
         }
     }
@@ -121,9 +123,19 @@ impl ObjectRef {
 
     /// Whether anybody holds the object in `role`.
     pub(crate) fn is_held_as(&self, role: u32) -> bool {
-        self.attachment.any_cell(self.id.index, |cell| {
-            cell.role == role && cell.kind != CELL_NAME && self.attachment.is_valid(cell)
-        })
+        // A reference may go from a cell not yet looked at to one that was: who hands it on changes the entry's version between
+        // adding the one and clearing the other. A version that never rests was scribbled over, and "cannot tell" is yes.
+        for _ in 0..1000 {
+            let before = self.attachment.state(self.id.index);
+            let held = self.attachment.any_cell(self.id.index, |cell| {
+                cell.role == role && cell.kind != CELL_NAME && self.attachment.is_valid(cell)
+            });
+            // The loads of the cells acquire: who sees one cleared sees the version that came before.
+            if held || self.attachment.state(self.id.index) == before {
+                return held;
+            }
+        }
+        true
     }
 }
 
@@ -162,6 +174,7 @@ impl Attachment {
     }
 
     fn change(&self, index: u32, from: Entry, to: Entry) -> bool {
+        // AcqRel pairs with the acquire in `state`: what was written to the entry or its cells before is seen with the new word.
         atomic!(self.entry(index), word)
             .compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -301,9 +314,11 @@ impl Attachment {
     ) -> Result<(ObjectId, Extent)> {
         let entry = self.entry(index);
         let generation = atomic!(entry, generation).load(Ordering::Relaxed).wrapping_add(1);
-        atomic!(entry, generation).store(generation, Ordering::Relaxed);
+        // Release, twice: who reads one of them for the old object's sees in its second look, after the acquire fence in `find`,
+        // that the entry is not the old object's any more.
+        atomic!(entry, generation).store(generation, Ordering::Release);
         let id = ObjectId { index, generation };
-        atomic!(entry, kind).store(kind, Ordering::Relaxed);
+        atomic!(entry, kind).store(kind, Ordering::Release);
         atomic!(entry, more).store(0, Ordering::Relaxed);
         for cell in atomic!(entry, cells) {
             cell.store(0, Ordering::Relaxed);

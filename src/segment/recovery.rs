@@ -48,6 +48,19 @@ impl Attachment {
         (0..self.geometry.max_participants).filter(|&slot| self.is_recoverable(slot) && self.recover(slot)).count()
     }
 
+    /// Recovers every dead participant, after whoever else is doing it. Gives how many. A killed recoverer's lock, too, may be
+    /// held a moment longer: by a child that was just started and has the descriptor until it executes.
+    pub(crate) fn recover_dead_now(&self) -> usize {
+        if self.token().is_err() {
+            return 0;
+        }
+        let recover = |&slot: &u32| {
+            self.is_recoverable(slot)
+                && self.lock_recovery().is_ok_and(|_lock| self.is_recoverable(slot) && self.recover_locked(slot))
+        };
+        (0..self.geometry.max_participants).filter(recover).count()
+    }
+
     /// Recovers the participant a token names, if it is proven dead.
     pub(crate) fn bury(&self, token: Token) {
         let slot = token.slot();
@@ -111,6 +124,7 @@ impl Attachment {
         self.next_generation(slot);
         failpoint!("recover.generation");
         self.check_holdings(slot, by);
+        event!(DEBUG, "recovered", segment = self.label(), slot = slot, generation = generation);
         atomic!(self.header(), recoveries).fetch_add(1, Ordering::Relaxed);
         failpoint!("recover.before_free");
         // Release pairs with the acquire of who takes the slot next.

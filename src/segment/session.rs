@@ -10,7 +10,8 @@ static SESSION: Mutex<Option<Segment>> = Mutex::new(None);
 /// The session segment: made by the root process at its first use and inherited by all its children.
 ///
 /// It is a memfd, freed by the kernel when the whole tree of processes is gone. With `SHMKIT_SESSION=name` in the environment it
-/// is the named segment `name`, opened or created.
+/// is the named segment `name`, opened or created; with `SHMKIT_SESSION_FD=number`, which
+/// [`Process::command`](crate::Process::command) sets, the one behind that descriptor.
 ///
 /// # Errors
 /// As [`super::SegmentBuilder::anonymous`].
@@ -20,9 +21,11 @@ pub fn session() -> Result<Segment> {
         return Ok(segment.clone());
     }
     let builder = Segment::builder().max_participants(1024);
-    let made = match crate::process::environment("SHMKIT_SESSION") {
-        Some(name) => builder.policy(super::LifePolicy::OnLastDetach).open_or_create(&name)?,
-        None => builder.anonymous("session")?,
+    let number = crate::process::environment("SHMKIT_SESSION_FD").and_then(|number| number.parse().ok());
+    let made = match (crate::process::environment("SHMKIT_SESSION"), number) {
+        (Some(name), _) => builder.policy(super::LifePolicy::OnLastDetach).open_or_create(&name)?,
+        (None, Some(number)) => Segment::open_descriptor_of(std::process::id(), number)?,
+        (None, None) => builder.anonymous("session")?,
     };
     *session = Some(made.clone());
     Ok(made)

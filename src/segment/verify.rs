@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 impl Attachment {
     /// Recovers the dead, then checks everything. The first thing that cannot be is the error.
     pub(crate) fn verify(&self) -> Result<()> {
-        self.recover_dead();
+        self.recover_dead_now();
         // The containers first: what the dead ones left in them is repaired now.
         for index in 0..self.objects_high() {
             self.check_contents(index)?;

@@ -24,8 +24,8 @@ pub(crate) const FIRST_SLICE: Duration = Duration::from_millis(50);
 pub(crate) const LONGEST_SLICE: Duration = Duration::from_secs(1);
 /// Slice where the kernel refuses the sleeper's barrier.
 const SHORT_SLICE: Duration = Duration::from_millis(1);
-/// How long one spins before one sleeps: about what waking a sleeper costs.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long one spins before one sleeps, in nanoseconds: about what waking a sleeper costs.
+static SPIN: AtomicU32 = AtomicU32::new(20_000);
 /// Looks at the state before the first one at the clock.
 const CLOSE_LOOKS: u32 = 16;
 
@@ -61,6 +61,22 @@ impl Deadline {
     }
 }
 
+/// Sets how long this process watches what it waits for before it sleeps: 20 µs unless told otherwise, 4 s at most.
+///
+/// Zero means to sleep at once: for programs with more busy threads than CPUs, or where power counts more than latency.
+///
+/// # Examples
+/// ```
+/// shmkit::set_spin_time(std::time::Duration::ZERO);
+/// ```
+pub fn set_spin_time(time: Duration) {
+    SPIN.store(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX), Ordering::Relaxed);
+}
+
+fn spin_time() -> Duration {
+    Duration::from_nanos(u64::from(SPIN.load(Ordering::Relaxed)))
+}
+
 /// What spinning is good for, by the CPUs this process may use.
 #[derive(Clone, Copy)]
 enum Spins {
@@ -80,6 +96,9 @@ const FEW: u32 = 4;
 
 /// Whether to spin this time.
 fn spins() -> bool {
+    if SPIN.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
     static SPINS: OnceLock<Spins> = OnceLock::new();
     let spins = *SPINS.get_or_init(|| {
         let usable = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
@@ -109,7 +128,7 @@ fn helped<R>(taken: R) -> Result<Option<R>> {
 }
 
 /// Looks whether `attempt` gives something, for a bounded time and closely: for attempts that only read until they can take.
-fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
+pub(crate) fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
     if !spins() || deadline.is_over() {
         return Ok(None);
     }
@@ -129,30 +148,9 @@ fn watch<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>)
                 return helped(taken);
             }
         }
-        if start.elapsed() >= SPIN {
+        if start.elapsed() >= spin_time() {
             return Ok(None);
         }
-    }
-}
-
-/// Runs `attempt` for a bounded time, with pauses that grow: for attempts that write to the word everybody wants.
-pub(crate) fn spin<R>(deadline: &Deadline, mut attempt: impl FnMut() -> Result<Option<R>>) -> Result<Option<R>> {
-    if !spins() || deadline.is_over() {
-        return Ok(None);
-    }
-    let start = Instant::now();
-    let mut pauses = 1;
-    loop {
-        for _ in 0..pauses {
-            std::hint::spin_loop();
-        }
-        if let Some(taken) = attempt()? {
-            return helped(taken);
-        }
-        if start.elapsed() >= SPIN {
-            return Ok(None);
-        }
-        pauses = (pauses * 2).min(16);
     }
 }
 
@@ -163,6 +161,18 @@ pub(crate) fn wait<R>(
     attachment: &Attachment,
     event: &AtomicU32,
     deadline: Deadline,
+    attempt: impl FnMut() -> Result<Option<R>>,
+) -> Result<Option<R>> {
+    wait_while(attachment, event, deadline, || true, attempt)
+}
+
+/// As [`wait`]; who took something after a sleep wakes another one only where `more_remains`, which must look with acquire
+/// loads: for many that wait for single units, of whom one is enough.
+pub(crate) fn wait_while<R>(
+    attachment: &Attachment,
+    event: &AtomicU32,
+    deadline: Deadline,
+    more_remains: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     if let Some(taken) = attempt()? {
@@ -174,7 +184,7 @@ pub(crate) fn wait<R>(
     if let Some(taken) = watch(&deadline, &mut attempt)? {
         return Ok(Some(taken));
     }
-    sleep(attachment, event, deadline, attempt)
+    sleep(attachment, event, deadline, more_remains, attempt)
 }
 
 #[cold]
@@ -182,10 +192,13 @@ fn sleep<R>(
     attachment: &Attachment,
     event: &AtomicU32,
     deadline: Deadline,
+    more_remains: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     let mut slept = false;
     let mut longest = FIRST_SLICE;
+    // Of the last look for the dead: signals and wake-ups for others may keep each single sleep short.
+    let mut looked = Instant::now();
     loop {
         let word = event.load(Ordering::Relaxed);
         let marked = word | EVENT_WAITING;
@@ -201,19 +214,20 @@ fn sleep<R>(
             taken => Some(taken),
         };
         if let Some(outcome) = over {
-            // Where something was taken, more may remain; where nothing was, the wake-up of the last sleep is another's.
-            if slept {
+            // Where something was taken, more may remain (the barrier above comes before that look, too); where nothing was, the
+            // wake-up of the last sleep is another's.
+            if slept && (!matches!(outcome, Ok(Some(_))) || more_remains()) {
                 futex::wake(event, 1);
             }
             return outcome;
         }
-        let started = Instant::now();
-        let _ = futex::wait(event, marked, slice.min(left));
+        futex::wait(event, marked, slice.min(left));
         // A publisher that found the mark cleared it: without it the next publisher would see nobody.
         event.fetch_or(EVENT_WAITING, Ordering::SeqCst);
         slept = true;
-        if started.elapsed() >= slice.min(left) {
+        if looked.elapsed() >= slice.min(left) {
             attachment.recover_dead();
+            looked = Instant::now();
             longest = (longest * 2).min(LONGEST_SLICE);
         }
     }
@@ -254,6 +268,8 @@ fn wake(event: &AtomicU32, mut word: u32, count: u32) {
 
 /// Wakes everybody whether marked or not: recovery, which cannot know what the dead one left undone.
 pub(crate) fn wake_everybody(event: &AtomicU32) {
+    // As in `publish`: what the caller changed, or found that the dead one had changed, is there before the look at the mark.
+    membarrier::publisher();
     let word = event.load(Ordering::Relaxed);
     wake(event, word | EVENT_WAITING, i32::MAX as u32);
 }

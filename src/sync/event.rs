@@ -109,6 +109,7 @@ impl Event {
 
     /// Clears it.
     pub fn clear(&self) {
+        // Release: nobody waits for a clear event, but who sees it cleared sees what was done before.
         atomic!(self.body, set).store(0, Ordering::Release);
     }
 

@@ -142,6 +142,8 @@ pub(crate) struct Held<'a> {
     what: &'static str,
     /// The lock is left poisoned instead of free.
     pub(crate) poison: bool,
+    /// The lock is left as by a dead owner: the next one is told.
+    pub(super) abandon: bool,
     // A guard is released by the process that took it; the thread does not matter, but `Send` would let it outlive a scope
     // that a panic leaves.
     _not_send: PhantomData<*const ()>,
@@ -149,6 +151,7 @@ pub(crate) struct Held<'a> {
 
 impl<'a> Held<'a> {
     /// Waits for the lock.
+    #[inline]
     pub(crate) fn lock(
         object: &'a Object,
         word: &'a AtomicU32,
@@ -158,15 +161,32 @@ impl<'a> Held<'a> {
         failpoint!("lock.before");
         let how = claim::lock(object.attachment(), word, deadline, what)?;
         failpoint!("lock.after");
-        Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how))
+        Ok((Held::taken(object, word, what), how))
+    }
+
+    /// Takes the lock if it is free: the short way of [`Held::lock`].
+    #[inline(always)]
+    pub(crate) fn lock_free(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Option<Self> {
+        failpoint!("lock.before");
+        if !claim::lock_free(object.attachment(), word) {
+            return None;
+        }
+        failpoint!("lock.after");
+        Some(Held::taken(object, word, what))
     }
 
     /// Takes the lock if nobody has it; the error names who has.
     pub(crate) fn try_lock(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Result<(Self, Acquired)> {
         match claim::try_lock(object.attachment(), word)? {
-            Some(how) => Ok((Held { object, word, what, poison: false, _not_send: PhantomData }, how)),
+            Some(how) => Ok((Held::taken(object, word, what), how)),
             None => Err(Held::would_block(object, word, what)),
         }
+    }
+
+    /// A lock that this process has just taken.
+    #[inline]
+    pub(super) fn taken(object: &'a Object, word: &'a AtomicU32, what: &'static str) -> Self {
+        Held { object, word, what, poison: false, abandon: false, _not_send: PhantomData }
     }
 
     /// The error that names who has the lock.
@@ -175,23 +195,37 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
+impl Held<'_> {
+    /// What a release is beside one compare-and-swap: a poisoned lock, a panic, a waiter.
+    #[cold]
+    #[inline(never)]
+    fn release_slow(&self) {
         let attachment = self.object.attachment();
-        failpoint!("unlock.before");
         // An unwinding thread leaves the data as a killed process does: the next owner is told.
         let _ = if self.poison {
             claim::poison(attachment, self.word, self.what)
-        } else if std::thread::panicking() {
+        } else if self.abandon || std::thread::panicking() {
             claim::abandon(attachment, self.word, self.what)
         } else {
             claim::unlock(attachment, self.word, self.what)
         };
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        failpoint!("unlock.before");
+        let special = self.poison || self.abandon || std::thread::panicking();
+        if special || !claim::unlock_unwaited(self.object.attachment(), self.word) {
+            self.release_slow();
+        }
         failpoint!("unlock.after");
     }
 }
 
 /// What `lock` returns: the guard, or the guard to be repaired.
+#[inline]
 pub(crate) fn guarded<G: Unlocked>(taken: Result<(G, Acquired)>) -> Result<G, LockError<G>> {
     match taken {
         Ok((guard, Acquired::Clean)) => Ok(guard),
@@ -285,10 +319,12 @@ impl<T: Element> Mutex<T> {
         create(segment, None, &MutexOptions { initial }, false)
     }
 
+    #[inline]
     fn word(&self) -> &AtomicU32 {
         atomic!(self.body, word)
     }
 
+    #[inline]
     fn guard<'a>(&'a self, (held, how): (Held<'a>, Acquired)) -> (MutexGuard<'a, T>, Acquired) {
         (MutexGuard { held, data: self.data, _type: PhantomData }, how)
     }
@@ -297,8 +333,18 @@ impl<T: Element> Mutex<T> {
     ///
     /// # Errors
     /// `OwnerDied` with the guard to repair; `Poisoned`.
+    #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        guarded(Held::lock(&self.object, self.word(), "mutex", Deadline::NEVER).map(|held| self.guard(held)))
+        match Held::lock_free(&self.object, self.word(), "mutex") {
+            Some(held) => Ok(MutexGuard { held, data: self.data, _type: PhantomData }),
+            None => self.lock_until(Deadline::NEVER),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_until(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
+        guarded(Held::lock(&self.object, self.word(), "mutex", deadline).map(|held| self.guard(held)))
     }
 
     /// Waits for the lock, at most for `timeout`.
@@ -306,8 +352,7 @@ impl<T: Element> Mutex<T> {
     /// # Errors
     /// As [`Mutex::lock`], and `TimedOut`, which names the holder.
     pub fn lock_timeout(&self, timeout: Duration) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        let held = Held::lock(&self.object, self.word(), "mutex", Deadline::after(timeout));
-        guarded(held.map(|held| self.guard(held)))
+        self.lock_until(Deadline::after(timeout))
     }
 
     /// Takes the lock if nobody has it.

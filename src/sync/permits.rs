@@ -161,11 +161,6 @@ impl PermitSemaphore {
         self.owners().iter().filter(|owner| owner.load(Ordering::Relaxed) == 0).count() as u32
     }
 
-    /// Whether one is free.
-    pub(crate) fn has_free(&self) -> bool {
-        self.owners().iter().any(|owner| owner.load(Ordering::Acquire) == 0)
-    }
-
     pub(crate) fn event(&self) -> &AtomicU32 {
         atomic!(self.body, event)
     }

@@ -30,6 +30,13 @@ pub(crate) fn cgroup_free() -> Option<u64> {
     free
 }
 
+/// Bytes of memory this process has at this instant; 0 where `/proc` is not mounted.
+pub(crate) fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * u64::from(page_size())
+}
+
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }

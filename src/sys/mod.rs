@@ -2,6 +2,7 @@
 //!
 //! One thin function per call; each returns [`SysError`], which names the call and the `errno`.
 
+pub(crate) mod clone;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod lock;
@@ -12,6 +13,7 @@ pub(crate) mod module;
 pub(crate) mod pidfd;
 pub(crate) mod proc;
 pub(crate) mod shm;
+pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod watch;
 

@@ -7,7 +7,7 @@ use super::{Call, SysError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How a child ended.
@@ -47,6 +47,22 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), SysError>
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(errno) => Err(SysError::new("pidfd_send_signal", errno)),
     }
+}
+
+/// The most memory a child had that has ended and was not reaped, or a child of its own, in bytes. Since a child begins as a
+/// picture of its parent, what that had then counts, too.
+///
+/// # References
+/// `waitid(2)`, the fifth argument of the system call; `getrusage(2)`.
+pub(crate) fn peak_rss(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    // SAFETY: zeros are a valid value of both plain structs.
+    let (mut info, mut usage) = unsafe { (std::mem::zeroed::<libc::siginfo_t>(), std::mem::zeroed::<libc::rusage>()) };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: both structs are there to be written to.
+    let ended =
+        unsafe { libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, options, &raw mut usage) == 0 };
+    (ended && usage.ru_maxrss > 0).then_some(usage.ru_maxrss as u64 * 1024)
 }
 
 /// Reaps a child that has ended; `None` if it has not.

@@ -1,9 +1,12 @@
 //! This process as the system knows it: what `/proc` says, its parent, its end.
 
+use super::fork::WipedWords;
 use super::{Call, SysError};
 use std::io::Read;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 /// Whether the executable has more rights than its user: then the environment is not to be trusted.
 pub(crate) fn is_privileged() -> bool {
@@ -17,9 +20,37 @@ pub(crate) fn ignore_interrupts() {
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
 }
 
+/// The system's monotonic clock, which all processes share, in nanoseconds.
+pub(crate) fn monotonic() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Inode number of this process's PID namespace; 0 where `/proc` is not mounted.
 pub(crate) fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.st_ino())
+}
+
+/// What does not change while this process lives: its PID namespace's inode number and its start time, 0 where they cannot be
+/// had. Asked of `/proc` once; a forked child asks again.
+pub(crate) fn own_origin() -> (u64, u64) {
+    // The word reads 1 as long as the rest is this process's own.
+    static KNOWN: Mutex<Option<(WipedWords, (u64, u64))>> = Mutex::new(None);
+    let ask = || (pid_namespace(), start_time(std::process::id()).unwrap_or(0));
+    // Not `lock`: in a forked child it may be held by a thread that is not there.
+    let Ok(mut known) = KNOWN.try_lock() else { return ask() };
+    if let Some((words, origin)) = &*known
+        && words.token().load(Ordering::Relaxed) == 1
+    {
+        return *origin;
+    }
+    let origin = ask();
+    // Without such a page nothing is remembered.
+    *known = WipedWords::new().ok().map(|words| {
+        words.token().store(1, Ordering::Relaxed);
+        (words, origin)
+    });
+    origin
 }
 
 /// Start time of a process in clock ticks since boot; `None` if there is no such process.
@@ -41,12 +72,18 @@ fn stat(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
-/// File name of this process's executable, cut to 31 bytes.
+/// File name of this process's executable.
 pub(crate) fn executable_name() -> String {
-    std::env::current_exe()
-        .ok()
-        .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
-        .unwrap_or_default()
+    static KNOWN: Mutex<Option<String>> = Mutex::new(None);
+    let ask = || {
+        let path = std::env::current_exe().ok();
+        path.and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned())).unwrap_or_default()
+    };
+    // As in `own_origin`. A fork changes nothing about it.
+    match KNOWN.try_lock() {
+        Ok(mut known) => known.get_or_insert_with(ask).clone(),
+        Err(_) => ask(),
+    }
 }
 
 /// Process id of the parent; that of whoever adopted this process once its parent is gone.
@@ -72,6 +109,12 @@ pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), SysError> {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).call("fcntl(F_SETFD)")
 }
 
+/// Lets the program that this process becomes have a descriptor; its number.
+pub(crate) fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<i32, SysError> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).call("fcntl(F_SETFD)")?;
+    Ok(std::os::fd::AsRawFd::as_raw_fd(&fd))
+}
+
 /// A descriptor this process was started with; `None` if there is none of that number.
 pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
     if number < 3 {
@@ -87,6 +130,42 @@ pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
 pub(crate) fn at_exit(handler: extern "C" fn()) {
     // SAFETY: the handler is a function of this program and does not unwind.
     unsafe { libc::atexit(handler) };
+}
+
+/// Ends this process without a word to anybody.
+pub(crate) fn exit_at_once(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets both limits of a resource.
+pub(crate) fn set_limit(limit: crate::process::Limit, value: u64) -> Result<(), SysError> {
+    use crate::process::Limit;
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let resource = match limit {
+        Limit::AddressSpace => Resource::As,
+        Limit::CoreSize => Resource::Core,
+        Limit::CpuTime => Resource::Cpu,
+        Limit::FileSize => Resource::Fsize,
+        Limit::OpenFiles => Resource::Nofile,
+        Limit::Processes => Resource::Nproc,
+        Limit::StackSize => Resource::Stack,
+    };
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).call("setrlimit")
+}
+
+/// Sets how willingly this process lets others run.
+pub(crate) fn set_nice(nice: i32) -> Result<(), SysError> {
+    rustix::process::setpriority_process(None, nice).call("setpriority")
+}
+
+/// Sets the CPUs this process may run on.
+pub(crate) fn set_cpus(cpus: &[usize]) -> Result<(), SysError> {
+    let mut set = rustix::thread::CpuSet::new();
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < rustix::thread::CpuSet::MAX_CPU) {
+        set.set(cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &set).call("sched_setaffinity")
 }
 
 /// Number of threads of this process; very many where `/proc` is not mounted.

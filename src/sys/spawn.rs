@@ -6,19 +6,31 @@
 use super::SysError;
 use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 /// The first descriptor given to a child.
 pub(crate) const FIRST_FD: i32 = 3;
 
 /// A program to start: what a thread needs to start it on another's behalf.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// `argv`.
     pub arguments: Vec<CString>,
     /// `NAME=value`.
     pub environment: Vec<CString>,
+    /// Standard input, output and error, where they are not to be nothing, this process's and this process's.
+    pub stdio: [Option<OwnedFd>; 3],
+}
+
+impl Plan {
+    /// The same with one variable more, and without the descriptors.
+    pub(crate) fn with(&self, variable: &str, value: &str) -> Result<Plan, SysError> {
+        let pair = CString::new(format!("{variable}={value}"));
+        let pair = pair.map_err(|_| SysError { call: "posix_spawn", errno: libc::EINVAL })?;
+        let environment = self.environment.iter().cloned().chain([pair]).collect();
+        Ok(Plan { arguments: self.arguments.clone(), environment, stdio: [const { None }; 3] })
+    }
 }
 
 struct Actions(libc::posix_spawn_file_actions_t);
@@ -63,6 +75,11 @@ pub(crate) fn itself(plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<u32, SysErro
             add,
             libc::posix_spawn_file_actions_addopen(&mut actions.0, 0, c"/dev/null".as_ptr(), libc::O_RDONLY, 0),
         )?;
+        for (number, fd) in (0..).zip(&plan.stdio) {
+            if let Some(fd) = fd {
+                check(add, libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number))?;
+            }
+        }
         for (number, fd) in (FIRST_FD..).zip(fds) {
             // Onto itself, too, it takes the close-on-exec flag away, in the child only.
             check(add, libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number))?;
@@ -100,6 +117,16 @@ fn close_from() -> Option<AddCloseFrom> {
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"posix_spawn_file_actions_addclosefrom_np".as_ptr()) };
     // SAFETY: a function of this name has this type.
     (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut libc::c_void, AddCloseFrom>(found) })
+}
+
+/// Lets this thread, a copy of one that blocks all signals, take them.
+pub(crate) fn unblock_signals() {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: the set is initialised by the first call.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
 }
 
 /// Runs `start`, which starts a thread, with all signals blocked: the new thread takes none.

@@ -160,6 +160,14 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
+/// Waits until something is so. A process is dead to the others only once nobody in the system uses its memory any more: whoever
+/// looks into its `/proc`, as `ps` does, holds that up for a moment.
+pub fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
 /// A name for a segment that no other test has.
 pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

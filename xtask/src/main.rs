@@ -1,9 +1,13 @@
 //! The project's own commands. `cargo xtask` lists them.
 
+mod bench;
+mod instructions;
 mod layouts;
 mod lint;
+mod miri;
 mod steps;
 mod test;
+mod torture;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +21,14 @@ usage: cargo xtask COMMAND
   layouts [--check]   write the C header, layouts.json and the tables of SPEC.md from the types;
                       with --check only tell which of them differ
   test                everything a fresh machine must pass; leaves nothing in /dev/shm
+  bench [OPTIONS]     limits of the machine, shmkit and others, in one run; --help lists the options
+  instructions [--check]
+                      count the instructions of the hot paths and write them to benches/instructions.json;
+                      with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
+  miri                what is process-local, under Miri (nightly, with the component miri)
+  kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[:seed]]]
+                      kills a process after every instruction of every operation, and looks at what survivors find
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +39,11 @@ fn main() -> ExitCode {
         ["layouts", "--check"] => layouts::check(),
         ["test"] => test::run(),
         ["lint"] => lint::run(),
+        ["miri"] => miri::run(),
+        ["kill-grid", ..] => torture::run(&words),
+        ["bench", ref options @ ..] => bench::run(options),
+        ["instructions"] => instructions::write(),
+        ["instructions", "--check"] => instructions::check(),
         [] | ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
             Ok(())

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything a fresh machine must pass.
 
 use crate::steps::{Run, Step, call, command};
-use crate::{Result, layouts};
+use crate::{Result, instructions, layouts};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
          --lib --bins --tests --examples",
     ),
     command("doc tests", "cargo test --workspace --features shmkit/failpoints --doc"),
+    call("instructions of the hot paths", instructions::check),
     command("fuzz", "cargo run --release -p shmkit-fuzz -- --seconds 10"),
 ];
 

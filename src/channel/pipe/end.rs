@@ -166,6 +166,8 @@ impl<T: Element, const SENDS: bool> End<T, SENDS> {
 
     /// Whether the other end is closed, or there was somebody who had it and nobody has it now.
     pub(super) fn is_peer_gone(&self) -> bool {
+        // Acquire pairs with the release in `close`; the looks at the reference cells acquire, too: all that the other end has sent
+        // is seen by the look at its position that follows.
         match self.peer_state().load(Ordering::Acquire) {
             END_CLOSED => true,
             END_NEW => false,

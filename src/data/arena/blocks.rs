@@ -61,7 +61,7 @@ impl<'a> Writing<'a> {
     /// A block of at least `size` bytes with any contents, and its link. Freed unless there is a commit.
     #[inline]
     pub(crate) fn allocate(&mut self, size: u64) -> Result<(Block<'a>, u64)> {
-        let Some(note) = atomic!(self.body(), new).get(self.news) else { return Err(self.corrupt(size)) };
+        let Some(note) = atomic!(self.body(), added).get(self.news) else { return Err(self.corrupt(size)) };
         let taken = self.allocate_in(size, note)?;
         self.news += 1;
         Ok(taken)
@@ -261,7 +261,7 @@ impl<'a> Writing<'a> {
     /// The newest block has a place where it stays, whatever becomes of the change.
     pub(super) fn forget_new(&mut self) {
         self.news -= 1;
-        atomic!(self.body(), new)[self.news].store(0, Ordering::Release);
+        atomic!(self.body(), added)[self.news].store(0, Ordering::Release);
     }
 
     /// Where both the journal's words for new blocks and another word name the same block: the latter counts.
@@ -272,7 +272,7 @@ impl<'a> Writing<'a> {
         // Pages of anchors stay, too.
         for bundle in bundles.into_iter().chain(atomic!(body, anchors)) {
             let bundle = bundle.load(Ordering::Relaxed);
-            for new in atomic!(body, new) {
+            for new in atomic!(body, added) {
                 if bundle != 0 && new.load(Ordering::Relaxed) == bundle {
                     new.store(0, Ordering::Release);
                 }

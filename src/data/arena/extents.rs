@@ -140,7 +140,7 @@ impl<'a> Writing<'a> {
     fn register(&self, extent: &Extent, class: u32) -> Result<()> {
         let (slot, word) = self.free_slot()?;
         let header = self.slab_header(extent)?;
-        atomic!(header, class).store(class, Ordering::Relaxed);
+        atomic!(header, size_class).store(class, Ordering::Relaxed);
         atomic!(header, slot).store(slot, Ordering::Relaxed);
         // Release: who finds the extent finds its header.
         word.store(reference(extent), Ordering::Release);
@@ -199,7 +199,7 @@ impl<'a> Writing<'a> {
         if let Ok(extent) = attachment.find_extent(fresh.load(Ordering::Relaxed), self.arena.what) {
             let header = self.slab_header(&extent)?;
             if self.entry(u64::from(extent.reference.unit), header)?.is_some() {
-                self.use_slab(&extent, atomic!(header, class).load(Ordering::Relaxed));
+                self.use_slab(&extent, atomic!(header, size_class).load(Ordering::Relaxed));
             } else {
                 attachment.hold_extent(reference(&extent), self.slot);
                 attachment.free_extent(reference(&extent));
@@ -222,7 +222,7 @@ impl<'a> Writing<'a> {
 
     /// A block that was filled before the lock was taken.
     pub(crate) fn take_prepared(&mut self, mut prepared: Prepared<'a>) -> Result<(Block<'a>, u64)> {
-        let Some(note) = atomic!(self.body(), new).get(self.news) else { return Err(self.corrupt(prepared.place())) };
+        let Some(note) = atomic!(self.body(), added).get(self.news) else { return Err(self.corrupt(prepared.place())) };
         let taken = self.take_prepared_in(&mut prepared, note)?;
         self.news += 1;
         Ok(taken)
@@ -254,7 +254,7 @@ impl<'a> Writing<'a> {
         }
         let offset = attachment.geometry.heap + start;
         let header = attachment.pointer::<SlabHeader>(offset, self.arena.what).ok()?;
-        if atomic!(header, class).load(Ordering::Relaxed) != ARENA_LARGE {
+        if atomic!(header, size_class).load(Ordering::Relaxed) != ARENA_LARGE {
             return None;
         }
         Some(self.entry(start / UNIT_SIZE, header).ok()??.load(Ordering::Relaxed))

@@ -255,7 +255,7 @@ impl<'a> Writing<'a> {
             atomic!(body, new_bundle).store(0, Ordering::Release);
             self.is_more = false;
         }
-        for word in &atomic!(body, new)[..self.news] {
+        for word in &atomic!(body, added)[..self.news] {
             word.store(0, Ordering::Release);
         }
         atomic!(body, undo).store(0, Ordering::Release);
@@ -284,7 +284,7 @@ impl<'a> Writing<'a> {
         self.free_bundle(atomic!(body, new_bundle), true)?;
         self.free_bundle(atomic!(body, garbage), false)?;
         atomic!(body, old_bundle).store(0, Ordering::Release);
-        for word in atomic!(body, new) {
+        for word in atomic!(body, added) {
             let link = word.load(Ordering::Relaxed);
             if link != 0 {
                 self.free_taken(link)?;

@@ -118,7 +118,7 @@ impl<'a> Writing<'a> {
         let body = self.body();
         let journal = [atomic!(body, cell), atomic!(body, record), atomic!(body, garbage), atomic!(body, fresh)];
         let bundles = [atomic!(body, new_bundle), atomic!(body, old_bundle), atomic!(body, undo)];
-        let blocks = atomic!(body, new).iter().chain(atomic!(body, old));
+        let blocks = atomic!(body, added).iter().chain(atomic!(body, old));
         for word in journal.into_iter().chain(bundles).chain(blocks) {
             let word = word.load(Ordering::Relaxed);
             if word != 0 {
@@ -171,7 +171,7 @@ impl<'a> Writing<'a> {
         if atomic!(header, slot).load(Ordering::Relaxed) != slot {
             return Err(self.corrupt(reference));
         }
-        let class = atomic!(header, class).load(Ordering::Relaxed);
+        let class = atomic!(header, size_class).load(Ordering::Relaxed);
         let first = extent.offset + extents::HEADER;
         if class == ARENA_LARGE {
             return match self.view.block(first >> 4) {

@@ -19,7 +19,7 @@ use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link, read_root
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{DataError, Result, SegmentError, corrupt};
 use crate::segment::{atomic, fetch};
-use shmkit_layouts::containers::{DictBody, TABLE_INLINE};
+use shmkit_layouts::containers::{DictBody, DICT_TABLE_INLINE};
 use shmkit_layouts::words::{IndexSlot, LINK_DELETED, Link};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -481,7 +481,7 @@ impl<'a> Core<'a> {
         }
         let used = atomic!(self.body, used).load(Ordering::Relaxed);
         // Small tables are replaced at one go, when they are full.
-        if used > capacity_of(TABLE_INLINE) && used % AT_ONCE == 0 { self.begin_in_time(writing, used) } else { Ok(()) }
+        if used > capacity_of(DICT_TABLE_INLINE) && used % AT_ONCE == 0 { self.begin_in_time(writing, used) } else { Ok(()) }
     }
 
     #[cold]

@@ -9,14 +9,14 @@
 
 use crate::data::arena::{Block, View, Words};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{ENTRY_PAGE, INDEX_PAGE, TABLE_INLINE, TableHeader};
+use shmkit_layouts::containers::{DICT_ENTRY_PAGE, DICT_INDEX_PAGE, DICT_TABLE_INLINE, TableHeader};
 use shmkit_layouts::words::Link;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a page before its contents.
 pub(crate) const PAGE_HEADER: u64 = 16;
 /// Bytes of a page of either sort.
-pub(crate) const PAGE: u64 = INDEX_PAGE * 8;
+pub(crate) const PAGE: u64 = DICT_INDEX_PAGE * 8;
 const HEADER: u64 = size_of::<TableHeader>() as u64;
 /// The most index slots: an entry's number, plus 1, has 32 bits.
 pub(crate) const MOST_SLOTS: u64 = 1 << 32;
@@ -28,16 +28,16 @@ pub(crate) const fn capacity_of(slots: u64) -> u64 {
 
 /// Pages of a table with that many index slots: of index slots, and in all.
 pub(crate) fn pages_of(slots: u64) -> (u64, u64) {
-    if slots <= TABLE_INLINE {
+    if slots <= DICT_TABLE_INLINE {
         return (0, 0);
     }
-    let index = slots.div_ceil(INDEX_PAGE);
-    (index, index + capacity_of(slots).div_ceil(ENTRY_PAGE))
+    let index = slots.div_ceil(DICT_INDEX_PAGE);
+    (index, index + capacity_of(slots).div_ceil(DICT_ENTRY_PAGE))
 }
 
 /// Bytes after the header and the pages of a table with that many index slots.
 pub(crate) fn inline_size(slots: u64) -> u64 {
-    if slots <= TABLE_INLINE { slots * 8 + capacity_of(slots) * 16 } else { 0 }
+    if slots <= DICT_TABLE_INLINE { slots * 8 + capacity_of(slots) * 16 } else { 0 }
 }
 
 /// An entry of a table.
@@ -91,7 +91,7 @@ impl<'a> Table<'a> {
 
     #[inline]
     fn is_small(&self) -> bool {
-        self.slots <= TABLE_INLINE
+        self.slots <= DICT_TABLE_INLINE
     }
 
     /// Links of its pages.
@@ -113,7 +113,7 @@ impl<'a> Table<'a> {
         if self.is_small() {
             return self.block.words(HEADER + slot * 8, 1)?.get(0);
         }
-        self.page(view, slot / INDEX_PAGE)?.words(PAGE_HEADER + slot % INDEX_PAGE * 8, 1)?.get(0)
+        self.page(view, slot / DICT_INDEX_PAGE)?.words(PAGE_HEADER + slot % DICT_INDEX_PAGE * 8, 1)?.get(0)
     }
 
     /// An entry, if there is one of that number.
@@ -126,15 +126,15 @@ impl<'a> Table<'a> {
             self.block.words(HEADER + self.slots * 8 + number * 16, 2)?
         } else {
             // More than a page of index slots: the pages of entries follow whole ones.
-            let page = self.slots / INDEX_PAGE + number / ENTRY_PAGE;
-            self.page(view, page)?.words(PAGE_HEADER + number % ENTRY_PAGE * 16, 2)?
+            let page = self.slots / DICT_INDEX_PAGE + number / DICT_ENTRY_PAGE;
+            self.page(view, page)?.words(PAGE_HEADER + number % DICT_ENTRY_PAGE * 16, 2)?
         };
         Some(Entry { words })
     }
 }
 
-const _: () = assert!(TABLE_INLINE < INDEX_PAGE, "the index of a large table fills whole pages");
-const _: () = assert!(ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
+const _: () = assert!(DICT_TABLE_INLINE < DICT_INDEX_PAGE, "the index of a large table fills whole pages");
+const _: () = assert!(DICT_ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
 
 #[cfg(test)]
 mod tests {

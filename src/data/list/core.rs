@@ -19,7 +19,7 @@ use crate::data::arena::{Arena, Seen, View, Words, Writing, read_link, read_root
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{CHUNK_SLOTS, ListBody};
+use shmkit_layouts::containers::{LIST_CHUNK_SLOTS, ListBody};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Slots of a list's first chunk; it is replaced by one of twice the size until that is a full one.
@@ -221,10 +221,10 @@ impl<'a> Core<'a> {
     ) -> Result<()> {
         let length = writing.length();
         let capacity = place.slots.len();
-        if capacity < CHUNK_SLOTS {
+        if capacity < LIST_CHUNK_SLOTS {
             // A small chunk becomes a larger one, in a change of its own.
             let old = place.directory.link(place.chunk).map_or(0, |link| link.load(Ordering::Relaxed));
-            let (larger, slots) = self.new_chunk(writing, (capacity * 2).min(CHUNK_SLOTS))?;
+            let (larger, slots) = self.new_chunk(writing, (capacity * 2).min(LIST_CHUNK_SLOTS))?;
             for (to, from) in slots.iter().zip(place.slots.iter()) {
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
             }
@@ -240,7 +240,7 @@ impl<'a> Core<'a> {
             return self.push(writing, value, prepared);
         };
         let new = contents(value, &Key::none()).place(writing, prepared)?;
-        let (chunk, slots) = self.new_chunk(writing, CHUNK_SLOTS)?;
+        let (chunk, slots) = self.new_chunk(writing, LIST_CHUNK_SLOTS)?;
         let (Some(slot), Some(first)) = (slots.get(0), place.directory.first(number)) else {
             return Err(writing.corrupt(number));
         };
@@ -325,7 +325,7 @@ impl<'a> Core<'a> {
         let mut nodes = self.nodes(writing, &place)?;
         let new = contents(value, &Key::none()).place(writing, None)?;
         nodes.insert(place.slot as usize, new);
-        let split = if nodes.len() as u64 > CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
+        let split = if nodes.len() as u64 > LIST_CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
         self.replace_chunk(writing, &place, &[nodes, split], length + 1)
     }
 
@@ -365,8 +365,8 @@ impl<'a> Core<'a> {
         let mut new = Vec::with_capacity(2);
         for nodes in parts.iter().filter(|nodes| !nodes.is_empty()) {
             let is_small = place.chunk == 0 && place.is_last() && parts[1].is_empty();
-            let capacity = if is_small { place.slots.len().max(nodes.len() as u64 * 2) } else { CHUNK_SLOTS };
-            let (link, slots) = self.new_chunk(writing, capacity.min(CHUNK_SLOTS))?;
+            let capacity = if is_small { place.slots.len().max(nodes.len() as u64 * 2) } else { LIST_CHUNK_SLOTS };
+            let (link, slots) = self.new_chunk(writing, capacity.min(LIST_CHUNK_SLOTS))?;
             slots.fill(nodes);
             new.push((link, nodes.len() as u64));
         }
@@ -490,7 +490,7 @@ impl<'a> Core<'a> {
             failpoint!("list.recorded");
             kept.splice(at..at, new);
         }
-        let chunks = kept.chunks(CHUNK_SLOTS as usize);
+        let chunks = kept.chunks(LIST_CHUNK_SLOTS as usize);
         let count = (chunks.len() as u64 + 1).next_power_of_two().max(FIRST_CHUNKS);
         let (_, link, links) = writing.new_bundle(count, count * 8)?;
         let directory = self.clear_firsts(writing, link)?;
@@ -501,10 +501,10 @@ impl<'a> Core<'a> {
                 return Err(writing.corrupt(link));
             };
             let capacity =
-                if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, CHUNK_SLOTS) } else { CHUNK_SLOTS };
+                if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, LIST_CHUNK_SLOTS) } else { LIST_CHUNK_SLOTS };
             let (block, _) = writing.allocate_in(chunk_size(capacity), to)?;
             build_chunk(&block, capacity).ok_or_else(|| writing.corrupt(link))?.fill(nodes);
-            first.store(number * CHUNK_SLOTS, Ordering::Relaxed);
+            first.store(number * LIST_CHUNK_SLOTS, Ordering::Relaxed);
         }
         failpoint!("list.rearranged");
         writing.retire_bundle(self.root().load(Ordering::Relaxed));

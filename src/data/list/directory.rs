@@ -7,7 +7,7 @@
 
 use crate::data::arena::{Block, Words};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{CHUNK_SLOTS, ChunkHeader, DirectoryHeader};
+use shmkit_layouts::containers::{LIST_CHUNK_SLOTS, ChunkHeader, DirectoryHeader};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEADER: u64 = size_of::<DirectoryHeader>() as u64;
@@ -62,7 +62,7 @@ impl<'a> Directory<'a> {
     #[inline]
     pub(super) fn find(&self, index: u64) -> Option<u64> {
         // Where all chunks are full, it is this one.
-        let guess = index / CHUNK_SLOTS;
+        let guess = index / LIST_CHUNK_SLOTS;
         if self.reaches(guess, index) && !self.reaches(guess + 1, index) {
             return Some(guess);
         }
@@ -85,7 +85,7 @@ impl<'a> Directory<'a> {
 pub(super) fn slots<'a>(block: &Block<'a>) -> Option<Words<'a>> {
     let header = block.header::<ChunkHeader>()?;
     let capacity = atomic!(header, capacity).load(Ordering::Relaxed);
-    if capacity > CHUNK_SLOTS { None } else { block.words(CHUNK_HEADER, capacity) }
+    if capacity > LIST_CHUNK_SLOTS { None } else { block.words(CHUNK_HEADER, capacity) }
 }
 
 /// Writes the header of a new chunk and clears its slots.

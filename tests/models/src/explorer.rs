@@ -166,7 +166,8 @@ impl Explorer {
     ///
     /// # Errors
     ///
-    /// [`Failure::Violation`] with the shortest trace to a broken rule, [`Failure::TooManyStates`] when the model is too big.
+    /// [`Failure::Violation`] with the shortest trace to a broken rule, [`Failure::TooManyStates`] when the model is
+    /// too big.
     pub fn run<M: Model>(self, model: &M) -> Result<Report, Failure> {
         let mut seen = Seen::new();
         let mut next = Successors { moves: Vec::new() };

@@ -1,17 +1,38 @@
 //! The algorithms of shmkit as explicit-state models: every interleaving, with a kill at every step.
 //!
-//! Each lock-free structure was designed as a model before it was code. A module here is one structure: its documentation is the algorithm step by
-//! step, with the repair of what a dead process leaves; its `Bug` lists what can be done wrong. The tests visit all states of the algorithm, and
-//! check that each seeded bug is found: a model that cannot see a bug proves nothing.
+//! Each lock-free structure was designed as a model before it was code. A module here is one structure: its
+//! documentation is the algorithm step by step, with the repair of what a dead process leaves; its `Bug` lists what can
+//! be done wrong. The tests visit all states of the algorithm, and check that each seeded bug is found: a model that
+//! cannot see a bug proves nothing.
 //!
-//! Run them with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations.
+//! | Module | Algorithm |
+//! |---|---|
+//! | [`waiting`] | the eventcount: publish, wait, relay, leave |
+//! | [`mutex`] | the robust mutex, with owner-death recovery |
+//! | [`queue`] | the index ring over owned blocks, with reuse of participant slots and one-pass recovery |
+//! | [`registry`] | attach, detach and recovery of a participant slot |
+//! | [`read_link`] | reads of a published block without a lock |
+//! | [`references`] | what keeps an object alive, without a count |
+//! | [`directory`] | create-or-open and remove by name |
+//! | [`segment_file`] | the life of a segment's file |
+//! | [`extents`] | slabs and big blocks |
+//! | [`heap`] | blocks, and the SWING of a published word |
+//!
+//! Memory is sequentially consistent here, and hints (bitmaps of free blocks, requeue hints) are left out: an algorithm
+//! must be right without them.
+//!
+//! Run the tests with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations. A module's "Size"
+//! gives the number of states; the tests assert it, so that a model that lost a step is noticed.
 
 pub mod directory;
 pub mod explorer;
+pub mod extents;
+pub mod heap;
 mod life;
 pub mod mutex;
 pub mod queue;
 pub mod read_link;
 pub mod references;
 pub mod registry;
+pub mod segment_file;
 pub mod waiting;

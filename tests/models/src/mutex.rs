@@ -14,7 +14,8 @@
 //! unlock   swap the word for free;  it was contended: wake one sleeper
 //! ```
 //!
-//! A sleeper cannot know whether others sleep beside it, so it acquires with `contended`: the wake at its unlock may be one too many, never one too few.
+//! A sleeper cannot know whether others sleep beside it, so it acquires with `contended`: the wake at its unlock may be
+//! one too many, never one too few.
 //!
 //! # Crash behaviour
 //!
@@ -31,18 +32,19 @@
 //! | between unlock and wake | a free lock beside a sleeper | the sleeper, at the end of its slice | one slice |
 //! | woken, before it acquired | the same | the same | one slice |
 //!
-//! The end of a slice finds a free lock only after a kill that cost a wake-up; in every other history a free lock beside a
-//! sleeper is a violation.
+//! The end of a slice finds a free lock only after a kill that cost a wake-up; in every other history a free lock
+//! beside a sleeper is a violation.
 //!
 //! # What is checked
 //!
-//! One owner at a time inside; nobody enters data that a dead owner left half-changed without being told; at rest nobody sleeps, nobody is
-//! stuck and the lock is free.
+//! One owner at a time inside; nobody enters data that a dead owner left half-changed without being told; at rest
+//! nobody sleeps, nobody is stuck and the lock is free.
 //!
 //! # Size
 //!
-//! Three threads, one round each, no kill: 1 584 states, as in the C++ model that this was ported from. With kills the numbers cannot agree: there a sleeper
-//! took a dead owner's lock in one step, and a stall after a kill was not told from a stall without one.
+//! Three threads, one round each, no kill: 1 584 states, as in the C++ model that this was ported from. With kills the
+//! numbers cannot agree: there a sleeper took a dead owner's lock in one step, and a stall after a kill was not told
+//! from a stall without one.
 
 use zerocopy::{Immutable, IntoBytes};
 

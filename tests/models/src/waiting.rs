@@ -17,8 +17,9 @@
 //! leave    a consumer that slept and gives up (time-out, signal, cancel): wake one sleeper, unconditionally
 //! ```
 //!
-//! The re-arm is what makes wake-one right: the publisher cleared `waiting` for one sleeper, but others may sleep on. The relay is needed where two publishers
-//! put two items and the second found `waiting` cleared; the wake of the one who leaves, where it was woken for an item that it does not take.
+//! The re-arm is what makes wake-one right: the publisher cleared `waiting` for one sleeper, but others may sleep on.
+//! The relay is needed where two publishers put two items and the second found `waiting` cleared; the wake of the one
+//! who leaves, where it was woken for an item that it does not take.
 //!
 //! # Crash behaviour
 //!
@@ -33,12 +34,13 @@
 //!
 //! # What is checked
 //!
-//! At rest no consumer sleeps while an item is there; every producer is through; every consumer works, sleeps or has left.
+//! At rest no consumer sleeps while an item is there; every producer is through; every consumer works, sleeps or has
+//! left.
 //!
 //! # Size
 //!
-//! Two producers with two items each, three consumers that take one item and then work for ever: 403 770 states, 9 of them at rest, as in the C++ model
-//! that this was ported from. That one had neither leaving nor kills.
+//! Two producers with two items each, three consumers that take one item and then work for ever: 403 770 states, 9 of
+//! them at rest, as in the C++ model that this was ported from. That one had neither leaving nor kills.
 
 use zerocopy::{Immutable, IntoBytes};
 

@@ -35,14 +35,15 @@
 //!
 //! # What is checked
 //!
-//! Whoever opens a name gets a complete object of that name; one name has one entry; an entry stands under its own name from its first moment; at rest
-//! nothing is half-built, no block leaks and nobody waits.
+//! Whoever opens a name gets a complete object of that name; one name has one entry; an entry stands under its own name
+//! from its first moment; at rest nothing is half-built, no block leaks and nobody waits.
 //!
 //! # Size
 //!
-//! Two processes that create-or-open or remove twice, and a janitor; one name, two entries, three blocks: 55 630 states with one kill, 301 276 with
-//! two. The C++ model that this was ported from has 62 190 and 332 889: its processes remember the name and the object with a word, and nobody looks at them.
-//! Without that it has exactly the numbers of this one.
+//! Two processes that create-or-open or remove twice, and a janitor; one name, two entries, three blocks: 55 630 states
+//! with one kill, 301 276 with two. The C++ model that this was ported from has 62 190 and 332 889: its processes
+//! remember the name and the object with a word, and nobody looks at them. Without that it has exactly the numbers of
+//! this one.
 
 mod steps;
 

@@ -39,13 +39,13 @@
 //!
 //! # What is checked
 //!
-//! A live process that holds a handle, and a message in the queue, name an object that is LIVE, built and the same one; at rest no block leaks, and
-//! no object is left that nobody names.
+//! A live process that holds a handle, and a message in the queue, name an object that is LIVE, built and the same one;
+//! at rest no block leaks, and no object is left that nobody names.
 //!
 //! # Size
 //!
-//! Two processes with two actions each and a janitor, two blocks, five cells: 169 733 states with one kill, 737 035 with two, 3 174 666 with three
-//! actions and one kill: as in the C++ model that this was ported from.
+//! Two processes with two actions each and a janitor, two blocks, five cells: 169 733 states with one kill, 737 035
+//! with two, 3 174 666 with three actions and one kill: as in the C++ model that this was ported from.
 
 mod steps;
 

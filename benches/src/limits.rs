@@ -1,0 +1,454 @@
+//! What the machine can do at best: each is the least code that does the job, without names, checks, waiting or safety.
+
+use crate::Result;
+use crate::drivers::{Rx, Side, Tx, latencies, one_way, round_trip};
+use crate::payload::{Payload, capacity};
+use crate::stage::{Line, Stage};
+use std::hint::spin_loop;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+// ---- one cache line ---------------------------------------------------------------------------------------------------
+
+/// A number that goes from one CPU to the other and back, each way in a cache line of its own.
+///
+/// # Errors
+/// None but the stage's.
+pub fn line(stage: &Stage) -> Result {
+    // SAFETY: scratch memory, zeroed, aligned, and used as this by both roles.
+    let lines = unsafe { &*stage.scratch().cast::<[Line<AtomicU64>; 2]>() };
+    let (there, back) = (&lines[0].0, &lines[1].0);
+    let n = stage.n + 100;
+    stage.barrier()?;
+    if stage.role == 1 {
+        for number in 1..=2 * n {
+            while there.load(Ordering::Acquire) != number {}
+            back.store(number, Ordering::Release);
+        }
+        return stage.barrier();
+    }
+    let trip = |number| {
+        there.store(number, Ordering::Release);
+        while back.load(Ordering::Acquire) != number {}
+    };
+    (1..=100).for_each(trip);
+    let start = Instant::now();
+    (101..=n).for_each(trip);
+    stage.publish(start.elapsed().as_nanos() as f64 / stage.n as f64);
+    let mut histogram = latencies();
+    for number in n + 1..=2 * n {
+        let start = Instant::now();
+        trip(number);
+        let _ = histogram.record(start.elapsed().as_nanos() as u64);
+    }
+    stage.publish_latencies(&histogram);
+    stage.barrier()
+}
+
+// ---- futex ------------------------------------------------------------------------------------------------------------
+
+fn futex_wait(word: &AtomicU32, expected: u32) {
+    // SAFETY: the word is shared memory; no time-out is given.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, 0) };
+}
+
+fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the word is shared memory.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}
+
+/// Two processes that sleep for each other in turn, on two CPUs.
+///
+/// # Errors
+/// None but the stage's.
+pub fn futex(stage: &Stage) -> Result {
+    // SAFETY: scratch memory, zeroed, aligned, and used as this by both roles.
+    let words = unsafe { &*stage.scratch().cast::<[Line<AtomicU32>; 2]>() };
+    let (mine, other) = (&words[stage.role].0, &words[1 - stage.role].0);
+    let await_number = |number| {
+        loop {
+            let seen = mine.load(Ordering::Acquire);
+            if seen == number {
+                return;
+            }
+            futex_wait(mine, seen);
+        }
+    };
+    let send = |number| {
+        other.store(number, Ordering::SeqCst);
+        futex_wake(other);
+    };
+    let n = stage.n as u32;
+    stage.barrier()?;
+    if stage.role == 1 {
+        for number in 1..=2 * n {
+            await_number(number);
+            send(number);
+        }
+        return stage.barrier();
+    }
+    let start = Instant::now();
+    for number in 1..=n {
+        send(number);
+        await_number(number);
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / stage.n as f64);
+    let mut histogram = latencies();
+    for number in n + 1..=2 * n {
+        let start = Instant::now();
+        send(number);
+        await_number(number);
+        let _ = histogram.record(start.elapsed().as_nanos() as u64);
+    }
+    stage.publish_latencies(&histogram);
+    stage.barrier()
+}
+
+/// As [`futex`], both on one CPU.
+///
+/// # Errors
+/// None but the stage's.
+pub fn futex_one_cpu(stage: &Stage) -> Result {
+    crate::stage::pin(0)?;
+    futex(stage)
+}
+
+// ---- the minimal ring ---------------------------------------------------------------------------------------------------
+
+#[repr(C)]
+struct Ring {
+    tail: Line<AtomicU64>,
+    head: Line<AtomicU64>,
+}
+
+/// One end of a ring of one sender and one receiver, which spin: a position of its own, and the other's as last seen.
+pub struct RingEnd<P> {
+    ring: *const Ring,
+    payloads: *mut P,
+    mask: u64,
+    position: u64,
+    seen: u64,
+    _payload: PhantomData<P>,
+}
+
+/// Bytes from one ring in the scratch memory to the next.
+const RING: usize = 24 << 20;
+
+impl<P: Payload> RingEnd<P> {
+    /// One end of the ring number `number` in the scratch memory.
+    pub fn new(stage: &Stage, number: usize) -> RingEnd<P> {
+        let room = capacity::<P>().next_power_of_two();
+        assert!(size_of::<Ring>() + room * size_of::<P>() <= RING);
+        let start = stage.scratch().wrapping_add(number * RING);
+        let payloads = start.wrapping_add(size_of::<Ring>()).cast();
+        RingEnd { ring: start.cast(), payloads, mask: room as u64 - 1, position: 0, seen: 0, _payload: PhantomData }
+    }
+
+    #[inline]
+    fn ring(&self) -> &Ring {
+        // SAFETY: scratch memory, zeroed, aligned, mapped while the stage lives, which is longer than its drivers run.
+        unsafe { &*self.ring }
+    }
+
+    #[inline]
+    fn payload(&self) -> *mut P {
+        self.payloads.wrapping_add((self.position & self.mask) as usize)
+    }
+}
+
+impl<P: Payload> Tx<P> for RingEnd<P> {
+    #[inline]
+    fn send(&mut self, sequence: u64) -> Result {
+        while self.position - self.seen > self.mask {
+            self.seen = self.ring().head.0.load(Ordering::Acquire);
+            if self.position - self.seen > self.mask {
+                spin_loop();
+            }
+        }
+        // SAFETY: the place is the sender's until the tail goes up.
+        unsafe { &mut *self.payload() }.fill(sequence);
+        self.position += 1;
+        self.ring().tail.0.store(self.position, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl<P: Payload> Rx<P> for RingEnd<P> {
+    #[inline]
+    fn recv(&mut self) -> Result<u64> {
+        while self.position == self.seen {
+            self.seen = self.ring().tail.0.load(Ordering::Acquire);
+            if self.position == self.seen {
+                spin_loop();
+            }
+        }
+        // SAFETY: the place is the receiver's until the head goes up.
+        let digest = unsafe { &*self.payload() }.digest();
+        self.position += 1;
+        self.ring().head.0.store(self.position, Ordering::Release);
+        Ok(digest)
+    }
+}
+
+/// Round trips over two minimal rings.
+///
+/// # Errors
+/// If a message arrives otherwise than it was sent.
+pub fn ring_round_trip<P: Payload>(stage: &Stage) -> Result {
+    let (mut tx, mut rx) = (RingEnd::<P>::new(stage, stage.role), RingEnd::<P>::new(stage, 1 - stage.role));
+    round_trip::<P>(stage, &mut tx, &mut rx)
+}
+
+/// One way over a minimal ring.
+///
+/// # Errors
+/// If a message arrives otherwise than it was sent.
+pub fn ring_one_way<P: Payload>(stage: &Stage) -> Result {
+    let end = RingEnd::<P>::new(stage, 0);
+    one_way::<P, _, _>(stage, if stage.role == 0 { Side::Sends(end) } else { Side::Receives(end) })
+}
+
+// ---- memory -------------------------------------------------------------------------------------------------------------
+
+/// Copies of a buffer to one that another CPU has written last, and back: publishes gigabytes a second.
+///
+/// # Errors
+/// If the copy differs.
+pub fn memcpy<P: Payload>(stage: &Stage) -> Result {
+    let mut source = crate::payload::zeroed::<P>();
+    let mut target = crate::payload::zeroed::<P>();
+    source.fill(7);
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        // The compiler is to know neither what is copied nor that nobody looks.
+        std::hint::black_box(&mut *target).clone_from(std::hint::black_box(&*source));
+    }
+    let elapsed = start.elapsed();
+    if target.digest() != P::expected(7) {
+        return Err("the copy differs".into());
+    }
+    stage.publish((stage.n as usize * size_of::<P>()) as f64 / elapsed.as_nanos() as f64);
+    Ok(())
+}
+
+// ---- locks ----------------------------------------------------------------------------------------------------------------
+
+/// What is locked and unlocked: by a minimal futex mutex (Drepper's second one), shmkit's, or anybody's.
+pub trait Locks {
+    /// Runs `inside` with the lock held.
+    ///
+    /// # Errors
+    /// The contestant's own.
+    fn with(&self, inside: impl FnOnce()) -> Result;
+}
+
+/// 0 free, 1 held, 2 held and waited for.
+pub struct FutexMutex<'a>(pub &'a AtomicU32);
+
+impl Locks for FutexMutex<'_> {
+    #[inline]
+    fn with(&self, inside: impl FnOnce()) -> Result {
+        if self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.lock_slow();
+        }
+        inside();
+        if self.0.swap(0, Ordering::Release) == 2 {
+            futex_wake(self.0);
+        }
+        Ok(())
+    }
+}
+
+impl FutexMutex<'_> {
+    #[cold]
+    fn lock_slow(&self) {
+        for _ in 0..100 {
+            if self.0.load(Ordering::Relaxed) == 0
+                && self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                return;
+            }
+            spin_loop();
+        }
+        while self.0.swap(2, Ordering::Acquire) != 0 {
+            futex_wait(self.0, 2);
+        }
+    }
+}
+
+/// The counter that locks guard: a plain number on a cache line of its own, so that a lock that does not lock is found out.
+fn counter(stage: &Stage) -> *mut u64 {
+    stage.scratch().wrapping_add(4096).cast()
+}
+
+/// Locks and unlocks without a rival: nanoseconds for both.
+///
+/// # Errors
+/// The contestant's.
+pub fn uncontended(stage: &Stage, lock: &impl Locks) -> Result {
+    let counter = counter(stage);
+    // SAFETY: scratch memory, under the lock.
+    let inside = || unsafe { counter.write_volatile(counter.read_volatile() + 1) };
+    for _ in 0..1000 {
+        lock.with(inside)?;
+    }
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        lock.with(inside)?;
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / stage.n as f64);
+    // SAFETY: as above.
+    if unsafe { counter.read_volatile() } != stage.n + 1000 {
+        return Err("the lock did not lock".into());
+    }
+    Ok(())
+}
+
+/// Spins for about 100 ns, without a clock: what a process does between two uses of a lock.
+#[inline]
+fn gap() {
+    for step in 0..64u64 {
+        std::hint::black_box(step);
+    }
+}
+
+/// Both processes lock, count and unlock, with a gap of work in between: millions of locks a second, of both together.
+///
+/// # Errors
+/// The contestant's, and if the count is wrong.
+pub fn contended(stage: &Stage, lock: &impl Locks) -> Result {
+    let counter = counter(stage);
+    // SAFETY: scratch memory, under the lock.
+    let inside = || unsafe { counter.write_volatile(counter.read_volatile() + 1) };
+    for count in [1000, stage.n] {
+        stage.barrier()?;
+        let start = Instant::now();
+        for _ in 0..count {
+            lock.with(inside)?;
+            gap();
+        }
+        stage.barrier()?;
+        let elapsed = start.elapsed();
+        // SAFETY: behind the barrier nobody writes.
+        if stage.role == 0 {
+            stage.publish((stage.roles as u64 * count) as f64 / elapsed.as_secs_f64() / 1e6);
+        }
+    }
+    // SAFETY: behind the barrier nobody writes.
+    let found = unsafe { counter.read_volatile() };
+    let expected = stage.roles as u64 * (1000 + stage.n);
+    if found != expected {
+        return Err(format!("the lock did not lock: counted {found} instead of {expected}").into());
+    }
+    stage.barrier()
+}
+
+fn futex_mutex(stage: &Stage) -> FutexMutex<'_> {
+    // SAFETY: scratch memory, zeroed and aligned.
+    FutexMutex(unsafe { &*stage.scratch().cast::<AtomicU32>() })
+}
+
+/// The minimal futex mutex without a rival.
+///
+/// # Errors
+/// None but the stage's.
+pub fn futex_mutex_uncontended(stage: &Stage) -> Result {
+    uncontended(stage, &futex_mutex(stage))
+}
+
+/// The minimal futex mutex, two processes.
+///
+/// # Errors
+/// None but the stage's.
+pub fn futex_mutex_contended(stage: &Stage) -> Result {
+    contended(stage, &futex_mutex(stage))
+}
+
+// ---- processes ------------------------------------------------------------------------------------------------------------
+
+/// `fork`, `_exit`, `waitpid`.
+///
+/// # Errors
+/// If it fails.
+pub fn fork(stage: &Stage) -> Result {
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        // SAFETY: this process has one thread, and the child does nothing but end.
+        let pid = unsafe { libc::fork() };
+        match pid {
+            -1 => return Err(std::io::Error::last_os_error().into()),
+            // SAFETY: ends this copy of the process at once.
+            0 => unsafe { libc::_exit(0) },
+            _ => {}
+        }
+        let mut status = -1;
+        // SAFETY: the child is ours and the status a local.
+        if unsafe { libc::waitpid(pid, &mut status, 0) } != pid || status != 0 {
+            return Err("the child did not end as it should".into());
+        }
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    Ok(())
+}
+
+/// `std::process::Command` of this very executable, which returns from `main` at once.
+///
+/// # Errors
+/// If it fails.
+pub fn command(stage: &Stage) -> Result {
+    let program = std::env::current_exe()?;
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        let status = std::process::Command::new(&program)
+            .env(crate::NOTHING, "1")
+            .stdin(std::process::Stdio::null())
+            .status()?;
+        if !status.success() {
+            return Err(format!("it ended with {status}").into());
+        }
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    Ok(())
+}
+
+/// `shm_open`, `fstat`, `mmap`, `munmap` and `close` of a file of 256 KiB, of which one word is read.
+///
+/// # Errors
+/// If it fails.
+pub fn shm_open(stage: &Stage) -> Result {
+    let path = crate::stage::c_string(&format!("/{}", stage.name));
+    let open = |flags| -> Result<i32> {
+        // SAFETY: a string of this function.
+        match unsafe { libc::shm_open(path.as_ptr(), flags, 0o600) } {
+            -1 => Err(std::io::Error::last_os_error().into()),
+            fd => Ok(fd),
+        }
+    };
+    let made = open(libc::O_CREAT | libc::O_EXCL | libc::O_RDWR)?;
+    // SAFETY: the descriptor is this function's; the mapping is as long as the file and not used after it is gone.
+    let failed = unsafe {
+        libc::ftruncate(made, 256 << 10);
+        let mut failed = false;
+        let start = Instant::now();
+        for _ in 0..stage.n {
+            let fd = open(libc::O_RDWR)?;
+            let mut stat = std::mem::zeroed();
+            failed |= libc::fstat(fd, &mut stat) != 0;
+            let len = stat.st_size as usize;
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let start = libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0);
+            failed |= start == libc::MAP_FAILED;
+            if !failed {
+                start.cast::<u64>().read_volatile();
+                libc::munmap(start, len);
+            }
+            libc::close(fd);
+        }
+        stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+        libc::close(made);
+        libc::shm_unlink(path.as_ptr());
+        failed
+    };
+    if failed { Err("a call failed".into()) } else { Ok(()) }
+}

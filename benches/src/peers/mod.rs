@@ -1,0 +1,105 @@
+//! Everybody else. What needs a crate of its own is behind the feature `peers`; the kernel's own and Python's are always there.
+//!
+//! A peer whose name ends in "(threads)" works within one process only: it is there to compare with, and is never the best
+//! peer. Peers that spin by themselves are spun; those that block by themselves block.
+
+mod kernel;
+mod python;
+
+#[cfg(feature = "peers")]
+mod iceoryx;
+#[cfg(feature = "peers")]
+mod rings;
+#[cfg(feature = "peers")]
+mod servers;
+#[cfg(feature = "peers")]
+mod threads;
+#[cfg(feature = "peers")]
+mod toolkits;
+
+use crate::contest::Contestant;
+use crate::payload::Payload;
+
+/// All of several lists; those behind a semicolon with the feature `peers` only.
+macro_rules! lists {
+    ($($always:expr),*; $($peer:expr),*) => {{
+        #[allow(unused_mut, reason = "without the feature nothing is added")]
+        let mut all: Vec<Contestant> = Vec::new();
+        $(all.extend($always);)*
+        $(#[cfg(feature = "peers")] all.extend($peer);)*
+        all
+    }};
+}
+
+/// What a process that this harness started on a peer's behalf must do first.
+pub fn enter() {
+    #[cfg(feature = "peers")]
+    toolkits::enter();
+}
+
+/// Messages of any size back and forth.
+pub fn round_trips<P: Payload>() -> Vec<Contestant> {
+    lists![kernel::round_trips::<P>(); rings::round_trips::<P>(), iceoryx::round_trips::<P>(), servers::round_trips::<P>()]
+}
+
+/// Messages of any size one way.
+pub fn one_ways<P: Payload>() -> Vec<Contestant> {
+    lists![kernel::one_ways::<P>(); rings::one_ways::<P>(), iceoryx::one_ways::<P>(), servers::one_ways::<P>()]
+}
+
+/// Messages back and forth by those who pass them by value, which is for small ones only.
+#[cfg_attr(not(feature = "peers"), allow(clippy::extra_unused_type_parameters, reason = "then there are none"))]
+pub fn small_round_trips<P: Payload>() -> Vec<Contestant> {
+    lists![; rings::small_round_trips::<P>(), threads::round_trips::<P>()]
+}
+
+/// Messages one way by those who pass them by value.
+#[cfg_attr(not(feature = "peers"), allow(clippy::extra_unused_type_parameters, reason = "then there are none"))]
+pub fn small_one_ways<P: Payload>() -> Vec<Contestant> {
+    lists![; rings::small_one_ways::<P>(), threads::one_ways::<P>()]
+}
+
+/// A MiB handed over, not touched.
+pub fn untouched() -> Vec<Contestant> {
+    lists![; iceoryx::untouched()]
+}
+
+/// Queues of so many processes, half of them senders.
+pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
+    lists![python::queues::<P>(processes); iceoryx::queues::<P>(processes), threads::queues::<P>(processes)]
+}
+
+/// Queues of serde records.
+pub fn records() -> Vec<Contestant> {
+    lists![; servers::records()]
+}
+
+/// Locks of so many processes.
+pub fn locks(processes: usize) -> Vec<Contestant> {
+    lists![kernel::locks(processes), python::locks(processes); toolkits::locks(processes)]
+}
+
+/// Opening shared memory.
+pub fn attach() -> Vec<Contestant> {
+    lists![; toolkits::attach()]
+}
+
+/// Starting processes.
+pub fn processes() -> Vec<Contestant> {
+    lists![python::processes(); toolkits::processes()]
+}
+
+/// Starting processes as copies of another one.
+pub fn forked_processes() -> Vec<Contestant> {
+    python::forked_processes()
+}
+
+/// Many trivial tasks.
+pub fn pools() -> Vec<Contestant> {
+    lists![python::pools(); threads::pools(), toolkits::pools()]
+}
+
+/// One task at a time.
+pub fn pool_apply() -> Vec<Contestant> {
+    lists![kernel::pool_apply(), python::pool_apply(); toolkits::pool_apply()]
+}

@@ -1,0 +1,145 @@
+//! Starting processes, and pools of them.
+
+use crate::Result;
+use crate::contest::Kind::{Limit, Reference, Shmkit};
+use crate::contest::{Contestant, Figure, Goal, Unit};
+use crate::drivers::latencies;
+use crate::limits;
+use crate::peers;
+use crate::stage::Stage;
+use shmkit::process::StartMethod;
+use shmkit::{Pool, Process};
+use std::time::Instant;
+
+fn nothing() {}
+
+/// Start and join, one after the other.
+fn start_join(stage: &Stage) -> Result {
+    Process::new(nothing).start()?.join()?.check()?;
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        Process::new(nothing).start()?.join()?.check()?;
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    Ok(())
+}
+
+/// As [`start_join`], by a fork server.
+fn forkserver_start_join(stage: &Stage) -> Result {
+    let once = || Process::new(nothing).start_method(StartMethod::ForkServer).start()?.join()?.check();
+    once()?;
+    let start = Instant::now();
+    for _ in 0..stage.n {
+        once()?;
+    }
+    stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    Ok(())
+}
+
+/// The trivial task of every pool.
+pub fn next(number: u64) -> u64 {
+    number + 1
+}
+
+/// Checks what a pool made of `0..n` and publishes thousands of tasks a second.
+///
+/// # Errors
+/// If a result is wrong or missing.
+pub fn check_pool(stage: &Stage, results: &[u64], start: Instant) -> Result {
+    let elapsed = start.elapsed();
+    if results.len() as u64 != stage.n || results.iter().zip(1..).any(|(&found, expected)| found != expected) {
+        return Err("a result is wrong".into());
+    }
+    stage.publish(stage.n as f64 / elapsed.as_secs_f64() / 1e3);
+    Ok(())
+}
+
+/// Lets a measurement use every CPU: pools are not pinned.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn unpin() -> Result {
+    // SAFETY: the set is plain data; the numbers are those the harness was started on.
+    let outcome = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in crate::stage::cpus() {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        libc::sched_setaffinity(0, size_of_val(&set), &set)
+    };
+    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+}
+
+fn pool(stage: &Stage, chunk: usize) -> Result {
+    unpin()?;
+    let pool = Pool::new(2)?;
+    pool.map(next, 0..100)?;
+    let start = Instant::now();
+    let results = pool.map_chunked(next, 0..stage.n, chunk).get()?;
+    check_pool(stage, &results, start)
+}
+
+fn pool_chunk_1(stage: &Stage) -> Result {
+    pool(stage, 1)
+}
+
+fn pool_chunk_64(stage: &Stage) -> Result {
+    pool(stage, 64)
+}
+
+/// One task at a time.
+fn pool_apply(stage: &Stage) -> Result {
+    unpin()?;
+    let pool = Pool::new(2)?;
+    for number in 0..10 {
+        pool.apply(next, (number,))?;
+    }
+    let mut histogram = latencies();
+    let all = Instant::now();
+    for number in 0..stage.n {
+        let start = Instant::now();
+        if pool.apply(next, (number,))? != number + 1 {
+            return Err("the result is wrong".into());
+        }
+        let _ = histogram.record(start.elapsed().as_nanos() as u64);
+    }
+    stage.publish(all.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    stage.publish_latencies(&histogram);
+    Ok(())
+}
+
+const TASKS: u64 = 100_000;
+
+pub fn figures() -> Vec<Figure> {
+    let call = super::pipes::blocked_in_microseconds();
+    let apply = Figure::new("pool: apply, one at a time", Unit::Microseconds)
+        .goal(Goal::AtMost(1.3, call.label))
+        .with([Contestant::single("shmkit", Shmkit, pool_apply), call])
+        .with(peers::pool_apply());
+    vec![
+        Figure::new("process: start and join, spawn", Unit::Microseconds)
+            .goal(Goal::AtMost(1.2, "std::process::Command"))
+            .with([
+                Contestant::single("shmkit", Shmkit, start_join),
+                Contestant::single("std::process::Command", Limit, limits::command),
+            ])
+            .with(peers::processes()),
+        Figure::new("process: start and join, forkserver", Unit::Microseconds)
+            .goal(Goal::AtMost(2.0, "fork, _exit, waitpid"))
+            .with([
+                Contestant::single("shmkit", Shmkit, forkserver_start_join),
+                Contestant::single("fork, _exit, waitpid", Limit, limits::fork),
+            ])
+            .with(peers::forked_processes()),
+        Figure::new("pool: trivial tasks, chunk 1", Unit::Thousands)
+            .goal(Goal::AtLeast(0.4, "two threads over crossbeam-channel"))
+            .goal(Goal::AtLeast(25.0, "Python's Pool"))
+            .goal(Goal::AtLeast(50.0, "procspawn's Pool"))
+            .with([
+                Contestant::single("shmkit", Shmkit, pool_chunk_1).fixed(TASKS),
+                Contestant::single("chunk 64", Reference, pool_chunk_64).fixed(TASKS),
+            ])
+            .with(peers::pools()),
+        apply,
+    ]
+}

@@ -1,0 +1,229 @@
+//! What the pool keeps of its tasks, under one lock: which words are in use for which, and what waits for one.
+
+use super::manager::Row;
+use super::table::Table;
+use super::work::Work;
+use crate::error::{Result, TaskError};
+use crate::sys::module::Place;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tasks that can be under way at once.
+pub(super) const WINDOW: u32 = 1024;
+/// Messages that are sent, or read, in one go.
+pub(super) const BATCH: usize = 32;
+/// How long one waits for room in the queue before others have a turn; and after how long one tries again.
+pub(super) const FULL: Duration = Duration::from_millis(5);
+
+/// What may be asked for a task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    /// How often it may be sent again after a worker died running it.
+    pub retries: u32,
+    /// How long each element may take.
+    pub limit: Option<Duration>,
+}
+
+/// Who will read the replies of what is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listener {
+    /// The thread that submits it, at once.
+    Caller,
+    /// The pool's own thread, unless somebody reads already.
+    Pool,
+}
+
+/// A task under way.
+pub(super) struct Job {
+    pub call: u64,
+    pub work: Arc<dyn Work>,
+    pub chunk: u32,
+    pub id: u64,
+    pub options: Options,
+    pub entry: Place,
+}
+
+impl Job {
+    /// Tells what became of it. A panic of the user's own code ends here.
+    pub(super) fn complete(self, reply: Result<&[u8], TaskError>) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.work.complete(self.chunk, reply, self.id)));
+    }
+
+    /// How long it may run; 0 for as long as it wants.
+    pub(super) fn limit(&self) -> u64 {
+        self.options.limit.map_or(0, |limit| {
+            let all = limit.as_nanos().saturating_mul(self.work.elements(self.chunk) as u128);
+            u64::try_from(all).unwrap_or(u64::MAX).max(1)
+        })
+    }
+}
+
+/// What waits for words: the chunks of a batch from `next` on.
+pub(super) struct Waiting {
+    pub call: u64,
+    pub work: Arc<dyn Work>,
+    pub next: u32,
+    pub end: u32,
+    /// The id of chunk 0.
+    pub first_id: u64,
+    pub options: Options,
+    pub entry: Place,
+}
+
+/// What a word is used for.
+pub(super) enum Use {
+    Free,
+    /// Generation and task.
+    Task(u32, Job),
+    /// A task of this generation that is told of already; its worker has not ended it, or not seen that it is cancelled.
+    Winding(u32),
+}
+
+/// Whether the pool takes tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    Closed,
+    Terminated,
+}
+
+/// A cancelled task that a worker still runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ladder {
+    pub word: u32,
+    pub generation: u32,
+    /// When it is asked less politely.
+    pub next: Instant,
+    /// Whether it has had SIGTERM.
+    pub terminated: bool,
+}
+
+pub(super) struct State {
+    pub phase: Phase,
+    pub broken: Option<String>,
+    pub uses: Vec<Use>,
+    pub free: Vec<u32>,
+    pub backlog: VecDeque<Waiting>,
+    /// Somebody sends: he looks at the backlog again before he stops.
+    pub sending: bool,
+    /// Somebody reads replies.
+    pub reading: bool,
+    pub rows: Vec<Row>,
+    /// How many workers there are to be.
+    pub wanted: u32,
+    pub alive: usize,
+    /// The last worker has ended, and no other will come.
+    pub finished: bool,
+    pub failed_starts: u32,
+    /// Tasks with a time limit that are under way.
+    pub timed: usize,
+    pub ladders: Vec<Ladder>,
+    /// Workers that leave wait for others to be ready.
+    pub expecting: bool,
+    pub next_task: u64,
+    pub next_call: u64,
+}
+
+/// Tasks that ended without a reply: completed when no lock is held.
+pub(super) type Ended = Vec<(Job, TaskError)>;
+
+pub(super) fn complete(ended: Ended) {
+    for (job, error) in ended {
+        job.complete(Err(error));
+    }
+}
+
+impl State {
+    pub(super) fn new(rows: u32, wanted: u32) -> State {
+        State {
+            phase: Phase::Open,
+            broken: None,
+            uses: (0..WINDOW).map(|_| Use::Free).collect(),
+            // Words that are used one after the other lie in different lines: two workers claim them at the same time.
+            free: (0..WINDOW).map(|index| index % (WINDOW / 8) * 8 + index / (WINDOW / 8)).collect(),
+            backlog: VecDeque::new(),
+            sending: false,
+            reading: false,
+            rows: (0..rows).map(|_| Row::default()).collect(),
+            wanted,
+            alive: 0,
+            finished: false,
+            failed_starts: 0,
+            timed: 0,
+            ladders: Vec::new(),
+            expecting: false,
+            next_task: 0,
+            next_call: 0,
+        }
+    }
+
+    /// Whether replies are to come, or tasks to be sent.
+    pub(super) fn is_busy(&self) -> bool {
+        self.free.len() < WINDOW as usize || !self.backlog.is_empty()
+    }
+
+    /// The next tasks to be sent, with their words and generations; each is under way from now on.
+    pub(super) fn next_batch(&mut self, table: &Table, batch: &mut Vec<(u32, u32)>) {
+        while batch.len() < BATCH
+            && let Some(waiting) = self.backlog.front_mut()
+            && let Some(word) = self.free.pop()
+        {
+            let generation = table.queue(word);
+            let (call, work, options, entry) =
+                (waiting.call, Arc::clone(&waiting.work), waiting.options, waiting.entry);
+            let (chunk, id) = (waiting.next, waiting.first_id + u64::from(waiting.next));
+            waiting.next += 1;
+            if waiting.next == waiting.end {
+                self.backlog.pop_front();
+            }
+            self.timed += usize::from(options.limit.is_some());
+            self.uses[word as usize] = Use::Task(generation, Job { call, work, chunk, id, options, entry });
+            batch.push((word, generation));
+        }
+    }
+
+    /// Takes the task of a word whose generation is the right one; the word stays in use until it is freed.
+    pub(super) fn take(&mut self, word: u32, generation: u32) -> Option<Job> {
+        let place = self.uses.get_mut(word as usize)?;
+        match std::mem::replace(place, Use::Winding(generation)) {
+            Use::Task(found, job) if found == generation => {
+                self.timed -= usize::from(job.options.limit.is_some());
+                Some(job)
+            }
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    /// Sends a task again, before all others.
+    pub(super) fn again(&mut self, job: Job) {
+        let Job { call, work, chunk, id, options, entry } = job;
+        let (next, end, first_id) = (chunk, chunk + 1, id - u64::from(chunk));
+        self.backlog.push_front(Waiting { call, work, next, end, first_id, options, entry });
+    }
+
+    /// Takes every task of a call, or of all, that waits.
+    pub(super) fn unqueue(&mut self, call: Option<u64>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        self.backlog.retain_mut(|waiting| {
+            let wanted = call.is_none_or(|call| waiting.call == call);
+            if wanted {
+                let Waiting { call, options, entry, first_id, .. } = *waiting;
+                jobs.extend((waiting.next..waiting.end).map(|chunk| Job {
+                    call,
+                    work: Arc::clone(&waiting.work),
+                    chunk,
+                    id: first_id + u64::from(chunk),
+                    options,
+                    entry,
+                }));
+            }
+            !wanted
+        });
+        jobs
+    }
+}

@@ -1,0 +1,131 @@
+//! What is asked of the pool: a call, or a batch of calls in chunks, and where its outcomes go.
+
+use super::Argument;
+use super::task::{Header, Outcomes};
+use crate::channel::{Outbox, Queue};
+use crate::error::{Result, TaskError};
+use crate::segment::locked;
+use serde::ser::{Serialize, SerializeSeq, Serializer};
+use std::sync::Mutex;
+
+/// A batch of tasks, as the pool sees it: each task is a chunk, known by its number.
+pub(super) trait Work: std::marker::Send + Sync {
+    /// Writes the message of a chunk.
+    fn write(&self, chunk: u32, header: &Header, tasks: &Queue<()>, outbox: &mut Outbox) -> Result<()>;
+
+    /// Takes the bytes of a chunk's reply, or why there is none.
+    fn complete(&self, chunk: u32, reply: Result<&[u8], TaskError>, task: u64);
+
+    /// How many elements a chunk has.
+    fn elements(&self, chunk: u32) -> usize;
+}
+
+/// Where the outcomes of chunks go.
+pub(super) trait Sink<R>: std::marker::Send + Sync {
+    /// Takes the outcomes of the chunk whose first element has this number.
+    fn take(&self, first: usize, outcomes: Outcomes<'_, R>);
+}
+
+/// How a batch is cut into chunks.
+#[derive(Debug)]
+pub(super) enum Chunks {
+    /// Of so many elements each, but for the last one.
+    Of(usize),
+    /// At these ends.
+    At(Vec<usize>),
+}
+
+/// Chunks of so many parts of a worker's share are taken while many elements are left, smaller ones towards the end.
+const SHARES: usize = 8;
+
+impl Chunks {
+    /// Chunks that become smaller: each is an eighth of what is left for a worker. So the work is spread evenly to the end, and
+    /// no chunk that turns out slow delays the rest by more than an eighth of a worker's share. (Guided self-scheduling,
+    /// Polychronopoulos and Kuck 1987.)
+    pub(super) fn guided(elements: usize, workers: usize) -> Chunks {
+        let (mut ends, mut end) = (Vec::new(), 0);
+        while end < elements {
+            end += (elements - end).div_ceil(SHARES * workers);
+            ends.push(end);
+        }
+        Chunks::At(ends)
+    }
+
+    /// Number of chunks.
+    pub(super) fn len(&self, elements: usize) -> usize {
+        match self {
+            Chunks::Of(each) => elements.div_ceil(*each),
+            Chunks::At(ends) => ends.len(),
+        }
+    }
+
+    fn range(&self, chunk: u32, elements: usize) -> std::ops::Range<usize> {
+        let chunk = chunk as usize;
+        match self {
+            Chunks::Of(each) => chunk * each..((chunk + 1) * each).min(elements),
+            Chunks::At(ends) => chunk.checked_sub(1).map_or(0, |last| ends[last])..ends[chunk],
+        }
+    }
+}
+
+/// A batch of calls with arguments `A`.
+pub(super) struct Batch<A, S> {
+    /// Each is dropped when its outcome is there.
+    items: Mutex<Vec<Option<A>>>,
+    elements: usize,
+    chunks: Chunks,
+    pub(super) sink: S,
+}
+
+impl<A, S> Batch<A, S> {
+    pub(super) fn new(items: Vec<Option<A>>, chunks: Chunks, sink: S) -> Batch<A, S> {
+        let elements = items.len();
+        Batch { items: Mutex::new(items), elements, chunks, sink }
+    }
+
+    /// Number of chunks.
+    pub(super) fn len(&self) -> u32 {
+        self.chunks.len(self.elements) as u32
+    }
+}
+
+/// The result type of a batch's function, beside its arguments.
+pub(super) struct Typed<A, R, S>(pub(super) Batch<A, S>, pub(super) std::marker::PhantomData<fn() -> R>);
+
+/// A chunk's arguments, written as the `Vec` that a worker reads.
+struct Arguments<'a, A>(&'a [Option<A>]);
+
+impl<A: Serialize> Serialize for Arguments<'_, A> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut sequence = serializer.serialize_seq(Some(self.0.len()))?;
+        for arguments in self.0 {
+            // A chunk that is sent has not been completed.
+            let arguments = arguments.as_ref().ok_or_else(|| serde::ser::Error::custom("the arguments are gone"))?;
+            sequence.serialize_element(arguments)?;
+        }
+        sequence.end()
+    }
+}
+
+impl<A: Argument, R: Argument, S: Sink<R>> Work for Typed<A, R, S> {
+    fn write(&self, chunk: u32, header: &Header, tasks: &Queue<()>, outbox: &mut Outbox) -> Result<()> {
+        let items = locked(&self.0.items);
+        tasks.write(outbox, &(header, Arguments(&items[self.0.chunks.range(chunk, self.0.elements)])))
+    }
+
+    fn complete(&self, chunk: u32, reply: Result<&[u8], TaskError>, task: u64) {
+        let range = self.0.chunks.range(chunk, self.0.elements);
+        self.0.sink.take(range.start, Outcomes::new(reply, range.len(), task));
+        if range.len() == 1 {
+            let done = locked(&self.0.items)[range.start].take();
+            drop(done);
+        } else {
+            let done: Vec<_> = locked(&self.0.items)[range].iter_mut().map(Option::take).collect();
+            drop(done);
+        }
+    }
+
+    fn elements(&self, chunk: u32) -> usize {
+        self.0.chunks.range(chunk, self.0.elements).len()
+    }
+}

@@ -1,0 +1,139 @@
+//! The fork server: a warm child with one thread, which copies itself for each child that is to be started.
+//!
+//! ```text
+//! spawner thread                          server: this executable, entered like a child, attached to the session
+//! greeting ──────── socket pair ────────▶ clone(CLONE_PARENT): the copy is a child of the spawner's process
+//! process id ◀────────────────────────── copy: arrives with that greeting as any other child does
+//! ```
+//! The socket has no name: nobody else can ask. A server that has died is started again with the next child.
+//!
+//! # Crash behaviour
+//!
+//! | killed | others see | who repairs | lost |
+//! |---|---|---|---|
+//! | the server, idle | a broken socket at the next start | the spawner starts another one | nothing |
+//! | the server, after the copy, before its answer | a broken socket; a child without a handle | the start fails with an error; the child finds its record gone and ends | that child |
+//! | the parent | end of file on the socket, and the kernel's signal | the server ends | nothing |
+
+use super::entry;
+use crate::segment::Segment;
+use crate::sys::spawn::{self, Plan};
+use crate::sys::{SysError, clone, module, pidfd, proc, socket};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+/// What a greeting to a server begins with.
+const MARK: &str = "forkserver/";
+
+/// The place of the function that a server calls before its first copy.
+static PRELOAD: Mutex<Option<module::Place>> = Mutex::new(None);
+
+/// Has `preload` called by fork servers started from now on, before they copy themselves: what it loads, every child of the
+/// kind [`StartMethod::ForkServer`](super::StartMethod::ForkServer) has. It must leave no thread running.
+pub fn set_forkserver_preload(preload: fn()) {
+    *crate::segment::locked(&PRELOAD) = module::place_of(preload as usize);
+}
+
+/// A running server, as the spawner sees it.
+#[derive(Debug)]
+pub(super) struct Server {
+    pid: u32,
+    socket: OwnedFd,
+}
+
+impl Server {
+    /// Starts one. `plan` has the environment and command line of its children, too.
+    pub(super) fn start(plan: &Plan, session: &Segment, bell: BorrowedFd<'_>) -> Result<Server, SysError> {
+        let (socket, other) = socket::pair()?;
+        let preload = crate::segment::locked(&PRELOAD).unwrap_or(module::Place { module: 0, offset: 0 });
+        let name = session.name().unwrap_or_default();
+        let greeting = format!("{MARK}{}/{}/{}/{name}", std::process::id(), preload.module, preload.offset);
+        let pid = spawn::itself(&plan.with(entry::VARIABLE, &greeting)?, &[session.as_fd(), bell, other.as_fd()])?;
+        Ok(Server { pid, socket })
+    }
+
+    /// Has a child started; its process id.
+    pub(super) fn copy(&self, greeting: &str) -> Result<u32, SysError> {
+        socket::send(self.socket.as_fd(), greeting.as_bytes())?;
+        let mut answer = [0; 8];
+        match socket::receive(self.socket.as_fd(), &mut answer)? {
+            8 => {}
+            _ => return Err(SysError { call: "recv", errno: libc::EPIPE }),
+        }
+        let [pid, errno] =
+            [&answer[..4], &answer[4..]].map(|part| u32::from_ne_bytes(part.try_into().expect("4 bytes")));
+        if errno == 0 { Ok(pid) } else { Err(SysError { call: "clone", errno: errno as i32 }) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Killed, not only told: it may be stopped.
+        pidfd::abandon(self.pid);
+    }
+}
+
+/// If this process was started as a server: serves, and comes back in each copy with the copy's own greeting. The server never
+/// comes back.
+pub(super) fn serve(greeting: &str) -> Option<Result<String, String>> {
+    let text = greeting.strip_prefix(MARK)?;
+    Some(begin(text).and_then(|socket| copies(&socket)))
+}
+
+fn begin(text: &str) -> Result<OwnedFd, String> {
+    let mut fields = text.splitn(4, '/');
+    let mut number = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    let (Some(parent), Some(module), Some(offset)) = (number(), number(), number()) else {
+        return Err(format!("{} is not what a parent writes", entry::VARIABLE));
+    };
+    let name = fields.next().unwrap_or_default();
+    proc::die_with_parent().map_err(|error| error.to_string())?;
+    if u64::from(proc::parent()) != parent {
+        std::process::exit(0);
+    }
+    proc::set_short_name(&CString::from(c"shmkit-forks"));
+    let socket = proc::inherited(spawn::FIRST_FD + 2).ok_or("the socket's descriptor is missing")?;
+    proc::close_on_exec(socket.as_fd()).map_err(|error| error.to_string())?;
+    // The copies find the descriptors where the children of the spawner do: those numbers stay open.
+    let session = proc::inherited(spawn::FIRST_FD).ok_or("the session's descriptor is missing")?;
+    let own = session.try_clone().map_err(|error| error.to_string())?;
+    std::mem::forget(session);
+    let segment = if name.is_empty() { Segment::from_fd(own) } else { Segment::open(name) };
+    crate::segment::inherit(segment.map_err(|error| format!("cannot join the session segment: {error}"))?);
+    if module != 0 {
+        let place = module::Place { module, offset };
+        let address = module::address_of(place).map_err(|_| "the preload function is not in this program")?;
+        // SAFETY: the parent took the place of a `fn()`; the module's hash says that the same code lies there.
+        let preload = unsafe { std::mem::transmute::<*const (), fn()>(address as *const ()) };
+        preload();
+    }
+    Ok(socket)
+}
+
+/// Copies this process as often as it is asked to.
+fn copies(socket: &OwnedFd) -> Result<String, String> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let len = match socket::receive(socket.as_fd(), &mut buffer) {
+            // The parent is gone.
+            Ok(0) | Err(_) => proc::exit_at_once(0),
+            Ok(len) => len,
+        };
+        let greeting = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        let threads = proc::threads();
+        let copied =
+            if threads > 1 { Err(SysError { call: "clone", errno: libc::EBUSY }) } else { clone::for_parent() };
+        let (pid, errno) = match copied {
+            Ok(None) => return Ok(greeting),
+            Ok(Some(pid)) => (pid, 0),
+            Err(error) => (0, error.errno as u32),
+        };
+        let mut answer = [0; 8];
+        answer[..4].copy_from_slice(&pid.to_ne_bytes());
+        answer[4..].copy_from_slice(&errno.to_ne_bytes());
+        if socket::send(socket.as_fd(), &answer).is_err() {
+            proc::exit_at_once(0);
+        }
+    }
+}

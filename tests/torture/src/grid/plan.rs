@@ -1,0 +1,112 @@
+//! Which runs a grid has: pure functions of operation, instruction and seed, so that those three reproduce any run.
+
+/// How much of the grid is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// The most kills in one act, each at its own instruction.
+    pub kills: u32,
+    /// The same for whoever recovers somebody who died in it.
+    pub recoveries: u32,
+    /// For how many places of the corpse.
+    pub corpses: u64,
+    /// Pairs: a kill while another participant is stopped.
+    pub pairs: u32,
+    /// One kill in so many is found out by the survivors alone.
+    pub lazy: u64,
+}
+
+impl Extent {
+    /// For every change: minutes.
+    pub const QUICK: Extent = Extent { kills: 350, recoveries: 60, corpses: 1, pairs: 60, lazy: 16 };
+    /// Every instruction.
+    pub const FULL: Extent = Extent { kills: u32::MAX, recoveries: u32::MAX, corpses: 3, pairs: 1500, lazy: 8 };
+}
+
+/// What kind of run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Somebody is killed.
+    Kill,
+    /// Somebody is killed, and nobody is told.
+    Lazy,
+    /// Somebody is killed while another one is stopped.
+    Pair,
+}
+
+/// One run of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    /// The victim's instruction.
+    pub count: u32,
+    /// What kind.
+    pub kind: Kind,
+    /// What everything else follows from.
+    pub seed: u64,
+}
+
+/// A number that depends on all of `words`.
+pub fn mix(words: &[u64]) -> u64 {
+    words.iter().fold(0x9E37_79B9_7F4A_7C15, |state, &word| {
+        // splitmix64.
+        let mut z = (state ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    })
+}
+
+/// A number that depends on a name.
+pub fn mix_name(seed: u64, name: &str) -> u64 {
+    mix(&[seed, name.bytes().fold(0, |sum, byte| mix(&[sum, u64::from(byte)]))])
+}
+
+/// At most `most` of the numbers 0 to `len`, spread evenly, by `seed`; all of them if they are no more.
+fn spread(len: u32, most: u32, seed: u64) -> Vec<u32> {
+    let all = u64::from(len) + 1;
+    if all <= u64::from(most) {
+        return (0..=len).collect();
+    }
+    let most = u64::from(most);
+    let step = |k: u64| {
+        let (first, next) = (k * all / most, (k + 1) * all / most);
+        (first + mix(&[seed, k]) % (next - first)) as u32
+    };
+    (0..most).map(step).collect()
+}
+
+/// The runs of an operation of `len` instructions for one seed.
+pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, len: u32, seed: u64) -> Vec<Point> {
+    let most = if is_recovery { extent.recoveries } else { extent.kills };
+    let mut points = Vec::new();
+    for count in spread(len, most, seed) {
+        let is_lazy = mix(&[seed, u64::from(count), 1]) % extent.lazy == 0;
+        points.push(Point { count, kind: if is_lazy { Kind::Lazy } else { Kind::Kill }, seed });
+    }
+    if has_pairs {
+        let pairs = spread(len, extent.pairs, mix(&[seed, 2]));
+        points.extend(pairs.into_iter().map(|count| Point { count, kind: Kind::Pair, seed }));
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_operation_is_run_whole_and_a_long_one_is_sampled_evenly() {
+        assert_eq!(spread(3, 4, 1), [0, 1, 2, 3]);
+        let some = spread(9999, 100, 7);
+        assert_eq!(some.len(), 100);
+        assert!(some.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(some.iter().enumerate().all(|(k, &n)| n as usize / 100 == k));
+        assert_ne!(some, spread(9999, 100, 8));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_runs() {
+        let points = |seed| points(&Extent::QUICK, false, true, 5000, seed);
+        assert_eq!(points(5), points(5));
+        assert_ne!(points(5), points(6));
+    }
+}

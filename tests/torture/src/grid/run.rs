@@ -1,0 +1,320 @@
+//! One run: a fresh segment, somebody killed at an instruction, and what the survivors find.
+//!
+//! ```text
+//! fork everybody    none of them has anything of the segment yet
+//! create            the harness creates segment and objects; the helper attaches
+//! corpse            runs to its instruction and is killed           (operations of recovery)
+//! bystander         runs to its instruction and stays there         (pairs)
+//! helper            waits in the object                             (acts that have a waiter)
+//! victim            runs to its instruction and is killed
+//! glance            nobody robs the bystander, who then goes on to his end
+//! release           whoever waits must come back
+//! audit             what the dead left is judged; everything is as it was; the helper and somebody new use it
+//! ```
+
+use super::helper::{Ask, Helper};
+use super::raw;
+use crate::board::{Board, Progress};
+use crate::operation::{Check, Deed, Family, Fault, Role, Scene, Wrong, corrupt, hang, leaked};
+use crate::step::{Stop, Ticks, Trace, Tracee};
+use shmkit::Segment;
+use std::time::{Duration, Instant};
+
+/// Longer than any recovery takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a victim may wait for a bystander before it is killed in its sleep.
+const SLEEP: Duration = Duration::from_millis(130);
+
+/// An operation of the grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// `family/act`, or `recover/family/act`.
+    pub name: String,
+    /// Index of the family.
+    pub family: usize,
+    /// Index of the act in it.
+    pub act: usize,
+    /// Whether somebody has died in the act, and the victim is the one who repairs that.
+    pub is_recovery: bool,
+}
+
+/// Where somebody dies or stops.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    /// The act, of the operation's family.
+    pub act: usize,
+    /// After that many instructions.
+    pub count: u32,
+    /// The way there.
+    pub trace: Option<&'a Trace>,
+}
+
+/// What is to happen in a run.
+#[derive(Debug, Clone, Default)]
+pub struct Run<'a> {
+    /// The victim dies after that many instructions.
+    pub count: u32,
+    /// The way there.
+    pub trace: Option<&'a Trace>,
+    /// Somebody died before.
+    pub corpse: Option<Place<'a>>,
+    /// Somebody is stopped meanwhile.
+    pub bystander: Option<Place<'a>>,
+    /// Nobody calls `recover`: survivors find out for themselves.
+    pub is_lazy: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Processes killed.
+    pub kills: u64,
+    /// What was wrong.
+    pub fault: Option<Fault>,
+    /// Every address of the victim's operation, if it was traced.
+    pub places: Vec<u64>,
+}
+
+/// The harness of one shard.
+pub struct Harness<'a> {
+    /// All families.
+    pub families: &'a [Box<dyn Family>],
+    /// Where everybody says what.
+    pub progress: &'static Progress,
+    /// Its helper.
+    pub helper: Helper,
+    /// Prefix of the names of its segments.
+    pub prefix: String,
+    next: u32,
+}
+
+/// How the victim is driven.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Kill,
+    Trace,
+}
+
+impl<'a> Harness<'a> {
+    /// One with a helper of its own.
+    pub fn new(families: &'a [Box<dyn Family>], board: &'static Board, shard: usize, prefix: &str) -> Harness<'a> {
+        let progress = &board.shards[shard];
+        let helper = Helper::fork(families, &progress.ledgers[Role::Waiter as usize]);
+        Harness { families, progress, helper, prefix: format!("{prefix}{}-", std::process::id()), next: 0 }
+    }
+
+    fn scene(&self, name: &str, role: Role) -> Scene {
+        let ledger = &self.progress.ledgers[role as usize];
+        ledger.clear();
+        Scene { name: name.to_owned(), role, ledger }
+    }
+
+    /// Forks somebody who will do `act`, or recover.
+    fn fork(&self, family: usize, act: Option<usize>, scene: &Scene) -> Tracee {
+        Tracee::fork(|| {
+            let family = &self.families[family];
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match act {
+                Some(act) => family.perform(act, scene.clone()),
+                None => family.recover(scene.clone()),
+            }));
+            match done {
+                Ok(Ok(())) => 0,
+                Ok(Err(fault)) => {
+                    scene.ledger.say(&fault.what);
+                    3
+                }
+                Err(_) => {
+                    scene.ledger.say("it panicked");
+                    4
+                }
+            }
+        })
+    }
+
+    /// The address of every instruction of an operation.
+    pub fn trace(&mut self, operation: &Operation, corpse: Option<Place<'_>>) -> Check<Vec<u64>> {
+        let outcome = self.perform(operation, &Run { corpse, ..Run::default() }, Mode::Trace);
+        match outcome.fault {
+            Some(fault) => Err(fault),
+            None => Ok(outcome.places),
+        }
+    }
+
+    /// Runs it.
+    pub fn run(&mut self, operation: &Operation, run: &Run<'_>) -> Outcome {
+        self.perform(operation, run, Mode::Kill)
+    }
+
+    fn perform(&mut self, operation: &Operation, run: &Run<'_>, mode: Mode) -> Outcome {
+        self.next += 1;
+        let name = format!("{}{}", self.prefix, self.next);
+        let mut outcome = Outcome::default();
+        let result = self.drama(operation, run, mode, &name, &mut outcome);
+        if result.is_err() {
+            // It may be in a lock that nobody releases.
+            self.helper = Helper::fork(self.families, &self.progress.ledgers[Role::Waiter as usize]);
+        }
+        let _ = Segment::unlink(&name);
+        let _ = Segment::unlink(&format!("{name}-other"));
+        outcome.fault = result.err();
+        outcome
+    }
+
+    fn drama(&self, operation: &Operation, run: &Run<'_>, mode: Mode, name: &str, outcome: &mut Outcome) -> Check {
+        let &Operation { family: index, act, is_recovery, .. } = operation;
+        let family = &self.families[index];
+        let acts = family.acts();
+        let has_waiter = !is_recovery && run.bystander.is_none() && acts[act].has_waiter;
+        let until = Instant::now() + PATIENCE;
+        let _ticks = Ticks::start();
+        // Everybody is forked before the harness has a segment: nobody inherits one.
+        let victim_scene = self.scene(name, Role::Victim);
+        let mut victim = self.fork(index, (!is_recovery).then_some(act), &victim_scene);
+        let mut corpse = run.corpse.as_ref().map(|place| {
+            let scene = self.scene(name, Role::Corpse);
+            (self.fork(index, Some(place.act), &scene), place, scene)
+        });
+        let mut bystander = run.bystander.as_ref().map(|place| {
+            let scene = self.scene(name, Role::Bystander);
+            (self.fork(index, Some(place.act), &scene), place, scene)
+        });
+        let segment = Segment::builder().max_size(1 << 20).max_participants(8).create(name)?;
+        let world = family.create(&segment)?;
+        let before = segment.memory()?.0;
+        self.progress.ledgers[Role::Waiter as usize].clear();
+        self.helper.ask(Ask::Join, index, act, name)?;
+        self.helper.answer(PATIENCE, "attach")?;
+        let mut deeds = Vec::new();
+
+        if let Some((corpse, place, scene)) = &mut corpse {
+            start(corpse, scene, until)?;
+            let stop = corpse.advance(place.count, place.trace, until);
+            let is_done = ended(&stop, scene)?;
+            corpse.kill();
+            outcome.kills += 1;
+            deeds.push(deed(acts[place.act].name, scene, true, is_done));
+        }
+        if let Some((bystander, place, scene)) = &mut bystander {
+            start(bystander, scene, until)?;
+            let stop = bystander.advance(place.count, place.trace, until);
+            ended(&stop, scene)?;
+        }
+        if has_waiter {
+            self.helper.ask(Ask::Wait, index, act, name)?;
+        }
+        let mut limit = if run.bystander.is_some() { Instant::now() + SLEEP } else { until };
+        let has_begun = match start(&mut victim, &victim_scene, limit) {
+            // It waits for the bystander before it begins, and is killed there.
+            Err(fault) if fault.wrong == Wrong::Hang && run.bystander.is_some() => false,
+            Err(fault) => return Err(fault),
+            Ok(()) => true,
+        };
+        let stop = match mode {
+            _ if !has_begun => Stop::Overdue,
+            Mode::Kill => {
+                if run.bystander.is_some() {
+                    limit = Instant::now() + SLEEP;
+                }
+                victim.advance(run.count, run.trace, limit)
+            }
+            Mode::Trace => {
+                let (places, stop) = victim.trace(1 << 20, Instant::now() + 20 * PATIENCE);
+                outcome.places = places;
+                stop
+            }
+        };
+        if stop == Stop::Overdue && run.bystander.is_none() {
+            return hang("the victim waits for nobody");
+        }
+        let is_done = ended(&stop, &victim_scene)?;
+        victim.kill();
+        outcome.kills += 1;
+        let victims_act = if is_recovery { "recover" } else { acts[act].name };
+        deeds.push(deed(victims_act, &victim_scene, has_begun, is_done));
+
+        if let Some((bystander, place, scene)) = &mut bystander {
+            let mut stopped = deed(acts[place.act].name, scene, true, false);
+            segment.recover();
+            world.glance(&stopped)?;
+            match bystander.run(Instant::now() + PATIENCE) {
+                Stop::End => {}
+                // It was stopped behind its last instruction already.
+                Stop::Gone(how) if how.contains("Exited") && scene.ledger.said().is_empty() => {}
+                Stop::Overdue => return hang(format!("who was stopped in {} does not come to its end", stopped.act)),
+                stop => {
+                    return corrupt(format!(
+                        "who was stopped in {} cannot go on: {stop:?} {}",
+                        stopped.act,
+                        scene.ledger.said()
+                    ));
+                }
+            }
+            stopped = deed(acts[place.act].name, scene, true, true);
+            bystander.kill();
+            outcome.kills += 1;
+            deeds.push(stopped);
+        }
+        if !run.is_lazy {
+            segment.recover();
+        }
+        if has_waiter {
+            world.release(&deeds)?;
+            self.helper.answer(PATIENCE, &format!("{}, while its peer dies in {victims_act}", acts[act].name))?;
+            let scene = Scene {
+                role: Role::Waiter,
+                ledger: &self.progress.ledgers[Role::Waiter as usize],
+                name: String::new(),
+            };
+            deeds.push(deed("waiter", &scene, true, true));
+        }
+        world.audit(&segment, &deeds)?;
+        self.helper.ask(Ask::Finish, index, act, name)?;
+        self.helper.answer(PATIENCE, "what anybody can do afterwards")?;
+        segment.verify()?;
+        let (after, _) = segment.memory()?;
+        // With more holders than the directory's entry names, an object has more memory as long as it lives.
+        if after != before && run.bystander.is_none() && run.corpse.is_none() {
+            return leaked(format!("{after} bytes of the heap are in use, {before} were"));
+        }
+        match (raw::slots_in_use(&segment)?, segment.participants().len()) {
+            (1, 1) => {}
+            (slots, participants) => {
+                return leaked(format!("{slots} slots in use by {participants} participants: 1 is left"));
+            }
+        }
+        drop(world);
+        for object in segment.objects() {
+            segment.remove(&object.name.unwrap_or_default())?;
+        }
+        let (left, _) = segment.memory()?;
+        if left != 0 || !segment.objects().is_empty() {
+            return leaked(format!("{left} bytes of the heap are in use when every object is gone"));
+        }
+        Ok(())
+    }
+}
+
+/// Brings somebody to the beginning of its act.
+fn start(tracee: &mut Tracee, scene: &Scene, until: Instant) -> Check {
+    match tracee.run(until) {
+        Stop::Begin => Ok(()),
+        Stop::Overdue => hang("somebody who comes anew hangs before its act begins"),
+        stop => corrupt(format!("somebody who comes anew cannot begin: {stop:?} {}", scene.ledger.said())),
+    }
+}
+
+/// Whether whoever stopped has come to the end of its act.
+fn ended(stop: &Stop, scene: &Scene) -> Check<bool> {
+    match stop {
+        Stop::End => Ok(true),
+        Stop::Step | Stop::Overdue => Ok(false),
+        // Stepped past the marker.
+        Stop::Gone(how) if how.contains("Exited") && scene.ledger.said().is_empty() => Ok(true),
+        Stop::Gone(how) => corrupt(format!("an act failed: {how} {}", scene.ledger.said())),
+        Stop::Begin => corrupt("an act begins twice"),
+    }
+}
+
+fn deed(act: &'static str, scene: &Scene, has_begun: bool, is_done: bool) -> Deed {
+    Deed { act, id: scene.id(), has_begun, is_done, notes: scene.ledger.notes() }
+}

@@ -1,0 +1,305 @@
+//! A child process under a tracer's hands: forked, run to a marker, driven instruction by instruction, killed.
+//!
+//! ```text
+//! child    traceme; SIGSTOP; …its set-up… SIGUSR2 (begin)  …the operation…  SIGUSR1 (end)
+//! tracer   ready ─────────► at the start ─────────────────► single steps ─────► done, or killed before
+//! ```
+//! Both run on one CPU: handing a step over costs a quarter then. System calls are one step; so is each iteration of a
+//! repeated string instruction. A step is 20 µs, so that getting to instruction n of a long operation, for every n, would cost
+//! hours: one trace of the whole operation gives the first places of its addresses, and the child runs freely to the last of
+//! those before n, where a breakpoint stops it.
+//!
+//! # References
+//! `ptrace(2)`, "Signal-delivery-stop", "Single-stepping".
+
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// The child is about to begin the operation.
+const BEGIN: Signal = Signal::SIGUSR2;
+/// The operation is over.
+const END: Signal = Signal::SIGUSR1;
+
+/// In a child: from here on every instruction counts.
+pub fn begin() {
+    let _ = nix::sys::signal::raise(BEGIN);
+}
+
+/// In a child: the operation is over.
+pub fn end() {
+    let _ = nix::sys::signal::raise(END);
+}
+
+/// Why a child that ran came to a stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// One instruction further, or at a breakpoint.
+    Step,
+    /// At the marker before the operation.
+    Begin,
+    /// At the marker behind the operation.
+    End,
+    /// It ended by itself, which no child should.
+    Gone(String),
+    /// The time was up: it waits for something, and runs on.
+    Overdue,
+}
+
+/// A child that is traced. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Tracee {
+    pid: Pid,
+    is_gone: bool,
+}
+
+/// Forks a child that runs `life` and never returns. Only for a process with a single thread.
+pub fn forked(life: impl FnOnce() -> i32) -> Pid {
+    // SAFETY: this process has one thread, so that the child may do whatever it could.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { child }) => child,
+        Ok(ForkResult::Child) => {
+            let code = catch_unwind(AssertUnwindSafe(life)).unwrap_or(101);
+            // SAFETY: _exit has no preconditions; what the parent would do at its end is not this process's.
+            unsafe { libc::_exit(code) }
+        }
+        Err(errno) => panic!("fork: {errno}"),
+    }
+}
+
+impl Tracee {
+    /// A child that will run `life` once it is let go.
+    pub fn fork(life: impl FnOnce() -> i32) -> Tracee {
+        let pid = forked(|| {
+            ptrace::traceme().expect("not traced yet");
+            nix::sys::signal::raise(Signal::SIGSTOP).expect("a process that may stop");
+            life()
+        });
+        let tracee = Tracee { pid, is_gone: false };
+        let stop = waitpid(pid, None);
+        assert_eq!(stop, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)), "a traced child stops first");
+        // It dies with its tracer.
+        ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).expect("a stopped child");
+        tracee
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw() as u32
+    }
+
+    /// Waits for the next stop.
+    fn wait(&mut self, until: Instant) -> Stop {
+        loop {
+            match waitpid(self.pid, None) {
+                Ok(WaitStatus::Stopped(_, Signal::SIGTRAP)) => return Stop::Step,
+                Ok(WaitStatus::Stopped(_, BEGIN)) => return Stop::Begin,
+                Ok(WaitStatus::Stopped(_, END)) => return Stop::End,
+                Ok(WaitStatus::Stopped(_, signal)) => {
+                    // A fault of its own would come again for ever.
+                    let place = self.place().map_or_else(String::new, |place| format!(" at {place:#x}"));
+                    self.kill();
+                    return Stop::Gone(format!("stopped by {signal}{place}"));
+                }
+                Ok(other) => {
+                    self.is_gone = true;
+                    return Stop::Gone(format!("{other:?}"));
+                }
+                // The ticking of `Ticks`.
+                Err(Errno::EINTR) if Instant::now() >= until => return Stop::Overdue,
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    self.is_gone = true;
+                    return Stop::Gone(errno.to_string());
+                }
+            }
+        }
+    }
+
+    /// Lets it run until it comes to a marker or a breakpoint.
+    pub fn run(&mut self, until: Instant) -> Stop {
+        match ptrace::cont(self.pid, None) {
+            Ok(()) => self.wait(until),
+            Err(errno) => Stop::Gone(errno.to_string()),
+        }
+    }
+
+    /// Waits on for the stop of one that was [`Stop::Overdue`].
+    pub fn wait_on(&mut self, until: Instant) -> Stop {
+        self.wait(until)
+    }
+
+    /// One instruction.
+    pub fn step(&mut self, until: Instant) -> Stop {
+        match ptrace::step(self.pid, None) {
+            Ok(()) => self.wait(until),
+            Err(errno) => Stop::Gone(errno.to_string()),
+        }
+    }
+
+    /// Drives it `count` instructions on, from the start of the operation; with its trace, most of the way at full speed.
+    pub fn advance(&mut self, count: u32, trace: Option<&Trace>, until: Instant) -> Stop {
+        let mut done = 0;
+        if let Some((address, index)) = trace.and_then(|trace| trace.anchor(count)) {
+            match self.run_to(address, until) {
+                Stop::Step => done = index,
+                stop => return stop,
+            }
+        }
+        for _ in done..count {
+            match self.step(until) {
+                Stop::Step => {}
+                stop => return stop,
+            }
+        }
+        Stop::Step
+    }
+
+    /// Steps through the whole operation and writes down every address.
+    pub fn trace(&mut self, limit: u32, until: Instant) -> (Vec<u64>, Stop) {
+        let mut places = Vec::new();
+        while places.len() < limit as usize {
+            places.push(self.place().unwrap_or(0));
+            match self.step(until) {
+                Stop::Step => {}
+                stop => return (places, stop),
+            }
+        }
+        (places, Stop::Overdue)
+    }
+
+    /// Kills it, and waits until the kernel has let go of all it had.
+    pub fn kill(&mut self) {
+        if self.is_gone {
+            return;
+        }
+        let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+        while !matches!(
+            waitpid(self.pid, None),
+            Ok(WaitStatus::Signaled(..) | WaitStatus::Exited(..)) | Err(Errno::ECHILD)
+        ) {}
+        self.is_gone = true;
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn place(&self) -> Option<u64> {
+        ptrace::getregs(self.pid).ok().map(|registers| registers.rip)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn place(&self) -> Option<u64> {
+        None
+    }
+
+    /// Runs to an address by a breakpoint in this child's own copy of the code.
+    #[cfg(target_arch = "x86_64")]
+    fn run_to(&mut self, address: u64, until: Instant) -> Stop {
+        const BREAKPOINT: i64 = 0xCC;
+        if self.place() == Some(address) {
+            return Stop::Step;
+        }
+        let pointer = address as ptrace::AddressType;
+        let Ok(word) = ptrace::read(self.pid, pointer) else { return Stop::Gone("its code cannot be read".into()) };
+        let _ = ptrace::write(self.pid, pointer, word & !0xFF | BREAKPOINT);
+        let stop = self.run(until);
+        if stop != Stop::Step {
+            return stop;
+        }
+        let _ = ptrace::write(self.pid, pointer, word);
+        match ptrace::getregs(self.pid) {
+            Ok(mut registers) if registers.rip == address + 1 => {
+                registers.rip = address;
+                let _ = ptrace::setregs(self.pid, registers);
+                Stop::Step
+            }
+            _ => Stop::Gone("it stopped at a breakpoint that is not there".into()),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn run_to(&mut self, _: u64, _: Instant) -> Stop {
+        unreachable!("without traces there are no anchors")
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One whole operation.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// How many instructions it has.
+    pub len: u32,
+    /// Addresses and the instruction each is reached by first.
+    anchors: Vec<(u64, u32)>,
+}
+
+impl Trace {
+    /// Of the addresses in order; breakpoints are set inside `code`.
+    pub fn new(places: &[u64], code: &Range<u64>) -> Trace {
+        let mut seen = HashSet::new();
+        let anchors = (0..).zip(places).filter(|&(_, &place)| seen.insert(place) && code.contains(&place));
+        Trace { len: places.len() as u32, anchors: anchors.map(|(index, &place)| (place, index)).collect() }
+    }
+
+    /// The last anchor before instruction `count`, if it saves something.
+    fn anchor(&self, count: u32) -> Option<(u64, u32)> {
+        let end = self.anchors.partition_point(|&(_, index)| index <= count);
+        self.anchors[..end].last().copied().filter(|&(_, index)| index > 4)
+    }
+}
+
+/// This program's code.
+pub fn own_code() -> Range<u64> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let here = own_code as *const () as u64;
+    let ranges = maps.lines().filter_map(|line| {
+        let (start, rest) = line.split_once('-')?;
+        let end = rest.split(' ').next()?;
+        Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+    });
+    ranges.into_iter().find(|range| range.contains(&here)).unwrap_or(0..0)
+}
+
+/// While it lives, this process's waiting in the kernel is interrupted every few milliseconds, so that it can look at the
+/// clock.
+pub struct Ticks {}
+
+const TICK: Duration = Duration::from_millis(10);
+
+impl Ticks {
+    /// Starts them.
+    pub fn start() -> Ticks {
+        extern "C" fn tick(_: i32) {}
+        // SAFETY: the action is initialised; the handler does nothing; without SA_RESTART calls are interrupted.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = tick as *const () as usize;
+            libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+        }
+        set_timer(TICK);
+        Ticks {}
+    }
+}
+
+impl Drop for Ticks {
+    fn drop(&mut self) {
+        set_timer(Duration::ZERO);
+    }
+}
+
+fn set_timer(interval: Duration) {
+    let time = libc::timeval { tv_sec: 0, tv_usec: i64::from(interval.subsec_micros()) };
+    let timer = libc::itimerval { it_interval: time, it_value: time };
+    // SAFETY: the timer is initialised; the old one is not asked for.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}

@@ -1,0 +1,105 @@
+//! The semaphore: one with permits, and an empty one to wait at.
+
+use super::effects;
+use crate::operation::{Acts, Check, Deed, Subject, duplicated, lost};
+use crate::step::{begin, end};
+use shmkit::{Segment, Semaphore};
+use std::time::Duration;
+
+pub struct Permits {
+    some: Semaphore,
+    none: Semaphore,
+}
+
+const SOME: u32 = 3;
+
+/// Judges a count, and brings it to what it should be.
+fn settle(semaphore: &Semaphore, least: u32, most: u32, after: u32) -> Check {
+    let value = semaphore.value();
+    if value < least {
+        return lost(format!("{value} permits of {least}"));
+    }
+    if value > most {
+        return duplicated(format!("{value} permits of {most}"));
+    }
+    for _ in value..after {
+        semaphore.release()?;
+    }
+    for _ in after..value {
+        semaphore.try_acquire()?.forget();
+    }
+    Ok(())
+}
+
+impl Subject for Permits {
+    fn create(segment: &Segment) -> shmkit::Result<Self> {
+        Ok(Permits {
+            some: segment.semaphore("some").initial(SOME).create()?,
+            none: segment.semaphore("none").initial(0).create()?,
+        })
+    }
+
+    fn open(segment: &Segment) -> shmkit::Result<Self> {
+        Ok(Permits { some: segment.semaphore("some").open()?, none: segment.semaphore("none").open()? })
+    }
+
+    fn release(&self, _: &[Deed]) -> Check {
+        Ok(self.none.release()?)
+    }
+
+    fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {
+        let taken = effects(deeds, &["acquire"]);
+        let passed = effects(deeds, &["acquire and release"]);
+        // Permits have no owner: those of the dead are gone.
+        let least = SOME - taken.1 as u32 - (passed.1 - passed.0) as u32;
+        settle(&self.some, least, SOME - taken.0 as u32, SOME)?;
+        let given = effects(deeds, &["release"]);
+        // The harness has given one, too, for the waiter.
+        let waited = deeds.iter().any(|deed| deed.act == "waiter");
+        let (more, less) = if waited { (1, 1) } else { (0, 0) };
+        settle(&self.none, given.0 as u32 + more - less, given.1 as u32 + more - less, 0)
+    }
+
+    fn exercise(&self, _: &Segment) -> Check {
+        let all = [(); SOME as usize].map(|()| self.some.try_acquire());
+        for permit in all {
+            drop(permit?);
+        }
+        self.none.release()?;
+        self.none.acquire_timeout(Duration::from_secs(10))?.forget();
+        settle(&self.some, SOME, SOME, SOME)
+    }
+}
+
+pub fn acts() -> Acts<Permits> {
+    Acts::<Permits>::new()
+        .act("acquire", |actor| {
+            begin();
+            actor.some.acquire()?.forget();
+            end();
+            Ok(())
+        })
+        .act("acquire and release", |actor| {
+            begin();
+            drop(actor.some.acquire()?);
+            end();
+            Ok(())
+        })
+        .act("release", |actor| {
+            begin();
+            actor.none.release()?;
+            end();
+            Ok(())
+        })
+        .while_waiting(|permits, _| {
+            permits.none.acquire()?.forget();
+            Ok(())
+        })
+        .act("acquire in vain", |actor| {
+            begin();
+            let _ = actor.none.acquire_timeout(Duration::from_micros(300));
+            end();
+            Ok(())
+        })
+        .alone()
+}

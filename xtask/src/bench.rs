@@ -1,0 +1,51 @@
+//! `cargo xtask bench`: builds the benchmark harness and runs it, with a Python that has its peers.
+
+use crate::{Result, root};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Runs the harness with the words of the command line.
+pub fn run(words: &[&str]) -> Result {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let harness_with = |command: &str, features: &[&str]| {
+        let mut harness = Command::new(&cargo);
+        harness
+            .args([command, "--quiet", "--release", "-p", "shmkit-benches", "--bin", "shmkit-benches"])
+            .args(features);
+        harness
+    };
+    // Some of the others need a C compiler and libclang: without them their rows are missing, not the harness.
+    let peers = ["--features", "peers"];
+    let builds = harness_with("build", &peers).status().is_ok_and(|status| status.success());
+    if !builds {
+        eprintln!("xtask: the peers do not build here (they need libclang): their rows are left out");
+    }
+    let mut harness = harness_with("run", if builds { &peers } else { &[] });
+    harness.arg("--").args(words);
+    if let Some(python) = python() {
+        harness.env("SHMKIT_BENCH_PYTHON", python);
+    }
+    // Not in the workspace's root: paths of files are those of whoever calls.
+    let status = harness.status().map_err(|error| format!("cargo: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("the harness ended with {status}")) }
+}
+
+/// The interpreter of a virtual environment under `target/`, made at the first use, with faster-fifo in it. Without a network
+/// or a compiler it has none, and the harness says so.
+fn python() -> Option<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let venv = target.join("bench-venv");
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status();
+        if !made.is_ok_and(|status| status.success()) || !install(&python) {
+            eprintln!("xtask: faster-fifo could not be installed into {}", venv.display());
+        }
+    }
+    python.exists().then_some(python)
+}
+
+fn install(python: &Path) -> bool {
+    let words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "faster-fifo", "setuptools"];
+    Command::new(python).args(words).status().is_ok_and(|status| status.success())
+}
