@@ -391,6 +391,8 @@ pub struct Link {
 }
 
 impl Link {
+    /// The bits of a place.
+    pub const PLACE: u64 = (1 << 36) - 1;
     /// The bits of a generation that a link has.
     pub const GENERATION: u64 = (1 << 28) - 1;
     /// Unpacks a word.

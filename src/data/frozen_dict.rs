@@ -7,6 +7,7 @@
 //! ```
 //! Index slots, hash and records are as in a [`crate::Dict`]. The body's kind and layout are a frozen value's.
 
+use super::dict::Elements;
 use super::frozen::FrozenBytes;
 use super::node::{Key, Value, decode};
 use crate::error::{DataError, Result, corrupt};
@@ -47,7 +48,7 @@ pub struct FrozenDict<K, V> {
     slots: usize,
     entries: usize,
     seed: u64,
-    _elements: PhantomData<fn(K, V) -> (K, V)>,
+    _elements: Elements<K, V>,
 }
 
 /// A record's parts.

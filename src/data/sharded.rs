@@ -9,7 +9,7 @@
 use super::arena::Arena;
 use super::dict::core::Core;
 use super::dict::recovery::{ARENA, Dicts, kind};
-use super::dict::{self, random_word};
+use super::dict::{self, Elements, random_word};
 use super::node::{Copied, Key, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::kinds::Kind;
@@ -72,7 +72,7 @@ pub struct ShardedDict<K, V> {
     body: *const ShardedBody,
     shards: u32,
     seed: u64,
-    _elements: PhantomData<fn(K, V) -> (K, V)>,
+    _elements: Elements<K, V>,
 }
 
 // SAFETY: the pointer is into the mapping, which `object` keeps; only atomics are reached through it.

@@ -94,12 +94,12 @@ impl<'a> Writing<'a> {
         let Some(number) = block.words(NUMBER, 1).and_then(|words| words.get(0)) else { return };
         let id = number.load(Ordering::Relaxed);
         let Ok(id) = u32::try_from(id) else { return };
-        if let Some(word) = anchor_word(&self.view, self.body(), id) {
-            if Anchor::unpack(word.load(Ordering::Relaxed)).place == block.place() {
-                word.store(0, Ordering::Release);
-                let hint = atomic!(self.body(), anchor_hint);
-                hint.store(hint.load(Ordering::Relaxed).min(id), Ordering::Relaxed);
-            }
+        if let Some(word) = anchor_word(&self.view, self.body(), id)
+            && Anchor::unpack(word.load(Ordering::Relaxed)).place == block.place()
+        {
+            word.store(0, Ordering::Release);
+            let hint = atomic!(self.body(), anchor_hint);
+            hint.store(hint.load(Ordering::Relaxed).min(id), Ordering::Relaxed);
         }
         failpoint!("anchor.released");
     }

@@ -32,8 +32,8 @@ impl<'a> View<'a> {
     /// The block at a place, if that is in the heap.
     #[inline]
     pub(crate) fn block(&self, place: u64) -> Option<Block<'a>> {
-        // 36 bits: no overflow.
-        let offset = place << 4;
+        // 36 bits, whatever a free list says: no overflow.
+        let offset = (place & Link::PLACE) << 4;
         if offset + 16 > self.end.get() && !self.has_grown(offset) {
             return None;
         }
@@ -104,7 +104,7 @@ impl<'a> Block<'a> {
     /// `count` words from byte `offset` (a multiple of 8) on, if they are in the heap.
     #[inline]
     pub(crate) fn words(&self, offset: u64, count: u64) -> Option<Words<'a>> {
-        debug_assert!(offset % 8 == 0);
+        debug_assert!(offset.is_multiple_of(8));
         let end = count.checked_mul(8).and_then(|len| len.checked_add(offset))?;
         if end > self.room {
             return None;

@@ -19,7 +19,7 @@ use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link, read_root
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{DataError, Result, SegmentError, corrupt};
 use crate::segment::{atomic, fetch};
-use shmkit_layouts::containers::{DictBody, DICT_TABLE_INLINE};
+use shmkit_layouts::containers::{DICT_TABLE_INLINE, DictBody};
 use shmkit_layouts::words::{IndexSlot, LINK_DELETED, Link};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -345,7 +345,7 @@ impl<'a> Core<'a> {
                 // Release pairs with the acquire in `probe`.
                 slot.store(IndexSlot { entry: number as u32, hash }.pack(), Ordering::Release);
                 failpoint!("dict.index");
-                writing.swing(entry.link(), new, length + 1)?;
+                writing.swing(entry.link(), new, length.wrapping_add(1))?;
                 self.set_used(number + 1);
                 failpoint!("dict.used");
                 self.go_on(writing)?;
@@ -481,7 +481,11 @@ impl<'a> Core<'a> {
         }
         let used = atomic!(self.body, used).load(Ordering::Relaxed);
         // Small tables are replaced at one go, when they are full.
-        if used > capacity_of(DICT_TABLE_INLINE) && used % AT_ONCE == 0 { self.begin_in_time(writing, used) } else { Ok(()) }
+        if used > capacity_of(DICT_TABLE_INLINE) && used % AT_ONCE == 0 {
+            self.begin_in_time(writing, used)
+        } else {
+            Ok(())
+        }
     }
 
     #[cold]

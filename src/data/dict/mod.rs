@@ -44,6 +44,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
+/// The types of a dict's keys and values.
+pub(super) type Elements<K, V> = PhantomData<fn(K, V) -> (K, V)>;
+
 struct One;
 
 impl Dicts for One {
@@ -92,7 +95,7 @@ pub struct Dict<K, V> {
     object: Object,
     body: *const DictBody,
     arena: *const ArenaBody,
-    _elements: PhantomData<fn(K, V) -> (K, V)>,
+    _elements: Elements<K, V>,
 }
 
 // SAFETY: the pointers are into the mapping, which `object` keeps; only atomics and the constant seed are reached through them.

@@ -182,7 +182,7 @@ impl<'a> Core<'a> {
         match place.cell() {
             Some(cell) => {
                 let new = contents(value, &Key::none()).place(writing, prepared)?;
-                writing.swing(cell, new, length + 1)
+                writing.swing(cell, new, length.wrapping_add(1))
             }
             None => self.push_chunk(writing, value, prepared, place),
         }
@@ -248,7 +248,7 @@ impl<'a> Core<'a> {
         // Before the link: who sees the chunk sees where it starts.
         first.store(length, Ordering::Relaxed);
         failpoint!("list.chunk");
-        writing.swing(link, chunk, length + 1)
+        writing.swing(link, chunk, length.wrapping_add(1))
     }
 
     fn new_chunk(&self, writing: &mut Writing<'a>, capacity: u64) -> Result<(u64, Words<'a>)> {
@@ -326,7 +326,7 @@ impl<'a> Core<'a> {
         let new = contents(value, &Key::none()).place(writing, None)?;
         nodes.insert(place.slot as usize, new);
         let split = if nodes.len() as u64 > LIST_CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
-        self.replace_chunk(writing, &place, &[nodes, split], length + 1)
+        self.replace_chunk(writing, &place, &[nodes, split], length.wrapping_add(1))
     }
 
     /// Removes an element.
@@ -379,6 +379,9 @@ impl<'a> Core<'a> {
         }
         let mut chunks = place.directory.chunks();
         let after = place.chunk as usize + 1;
+        if after > chunks.len() {
+            return Err(writing.corrupt(place.chunk));
+        }
         let was = chunks.get(after).map_or(0, |&(_, first)| first.wrapping_sub(place.first));
         let now: u64 = new.iter().map(|(_, count)| count).sum();
         for (_, first) in &mut chunks[after..] {
@@ -389,7 +392,7 @@ impl<'a> Core<'a> {
             .iter()
             .map(|&(link, count)| {
                 let chunk = (link, first);
-                first += count;
+                first = first.wrapping_add(count);
                 chunk
             })
             .collect();
@@ -500,8 +503,11 @@ impl<'a> Core<'a> {
             let (Some(to), Some(first)) = (links.get(number), directory.first(number)) else {
                 return Err(writing.corrupt(link));
             };
-            let capacity =
-                if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, LIST_CHUNK_SLOTS) } else { LIST_CHUNK_SLOTS };
+            let capacity = if is_single {
+                (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, LIST_CHUNK_SLOTS)
+            } else {
+                LIST_CHUNK_SLOTS
+            };
             let (block, _) = writing.allocate_in(chunk_size(capacity), to)?;
             build_chunk(&block, capacity).ok_or_else(|| writing.corrupt(link))?.fill(nodes);
             first.store(number * LIST_CHUNK_SLOTS, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 
 use crate::data::arena::{Block, Words};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{LIST_CHUNK_SLOTS, ChunkHeader, DirectoryHeader};
+use shmkit_layouts::containers::{ChunkHeader, DirectoryHeader, LIST_CHUNK_SLOTS};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEADER: u64 = size_of::<DirectoryHeader>() as u64;
