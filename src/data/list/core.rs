@@ -178,14 +178,19 @@ impl<'a> Core<'a> {
         if self.root().load(Ordering::Relaxed) == 0 {
             self.begin(writing)?;
         }
-        let place = self.place(writing, length)?;
-        match place.cell() {
-            Some(cell) => {
+        // Twice at most: a larger chunk or directory, and then there is room.
+        for _ in 0..4 {
+            let place = self.place(writing, length)?;
+            if let Some(cell) = place.cell() {
                 let new = contents(value, &Key::none()).place(writing, prepared)?;
-                writing.swing(cell, new, length.wrapping_add(1))
+                return writing.swing(cell, new, length.wrapping_add(1));
             }
-            None => self.push_chunk(writing, value, prepared, place),
+            if place.slots.len() == LIST_CHUNK_SLOTS && place.directory.link(place.chunk + 1).is_some() {
+                return self.push_chunk(writing, value, prepared, &place);
+            }
+            self.make_room(writing, &place)?;
         }
+        Err(writing.corrupt(length))
     }
 
     /// The first directory and chunk.
@@ -210,38 +215,39 @@ impl<'a> Core<'a> {
         Ok(directory)
     }
 
-    /// Appends to a list whose last chunk is full.
+    /// A larger chunk in the place of a small one that is full, or else a larger directory. A change of its own.
+    #[cold]
+    fn make_room(&self, writing: &mut Writing<'a>, place: &Place<'a>) -> Result<()> {
+        let capacity = place.slots.len();
+        if capacity >= LIST_CHUNK_SLOTS {
+            return self.copy_directory(writing, &place.directory);
+        }
+        let Some(link) = place.directory.link(place.chunk) else { return Err(writing.corrupt(place.chunk)) };
+        let (larger, slots) = self.new_chunk(writing, (capacity * 2).clamp(FIRST_SLOTS, LIST_CHUNK_SLOTS))?;
+        for (to, from) in slots.iter().zip(place.slots.iter()) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        failpoint!("list.larger");
+        writing.retire(link.load(Ordering::Relaxed))?;
+        writing.swing(link, larger, writing.length())
+    }
+
+    /// Appends to a list whose last chunk is full, and whose directory is not.
     #[cold]
     fn push_chunk(
         &self,
         writing: &mut Writing<'a>,
         value: &Value,
         prepared: Option<crate::data::arena::Prepared<'a>>,
-        place: Place<'a>,
+        place: &Place<'a>,
     ) -> Result<()> {
         let length = writing.length();
-        let capacity = place.slots.len();
-        if capacity < LIST_CHUNK_SLOTS {
-            // A small chunk becomes a larger one, in a change of its own.
-            let old = place.directory.link(place.chunk).map_or(0, |link| link.load(Ordering::Relaxed));
-            let (larger, slots) = self.new_chunk(writing, (capacity * 2).min(LIST_CHUNK_SLOTS))?;
-            for (to, from) in slots.iter().zip(place.slots.iter()) {
-                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            failpoint!("list.larger");
-            let Some(link) = place.directory.link(place.chunk) else { return Err(writing.corrupt(place.chunk)) };
-            writing.retire(old)?;
-            writing.swing(link, larger, length)?;
-            return self.push(writing, value, prepared);
-        }
         let number = place.chunk + 1;
-        let Some(link) = place.directory.link(number) else {
-            self.copy_directory(writing, &place.directory)?;
-            return self.push(writing, value, prepared);
-        };
         let new = contents(value, &Key::none()).place(writing, prepared)?;
         let (chunk, slots) = self.new_chunk(writing, LIST_CHUNK_SLOTS)?;
-        let (Some(slot), Some(first)) = (slots.get(0), place.directory.first(number)) else {
+        let (Some(slot), Some(link), Some(first)) =
+            (slots.get(0), place.directory.link(number), place.directory.first(number))
+        else {
             return Err(writing.corrupt(number));
         };
         slot.store(new, Ordering::Relaxed);
