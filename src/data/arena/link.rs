@@ -227,8 +227,11 @@ fn follow<'a, const ROOT: bool, R>(view: &View<'a>, cell: &AtomicU64, read: impl
     // Pairs with the release fences behind a new generation and behind a swing: if a word of later contents was read, of this block
     // or of one that was freed after the swing, the looks below see that.
     fence(Ordering::Acquire);
+    // The link first: that it was the same then, and the block after that, leaves no room for a link that went and came back.
+    // Acquire: in this order.
+    let is_named = !ROOT || cell.load(Ordering::Acquire) == link;
     let is_same = block.word().load(Ordering::Relaxed) >> 24 == before >> 24;
-    if is_same && (!ROOT || cell.load(Ordering::Relaxed) == link) { Seen::Value(value) } else { Seen::Changed }
+    if is_named && is_same { Seen::Value(value) } else { Seen::Changed }
 }
 
 /// How often a reader tries before it asks the writers to wait.
