@@ -272,6 +272,9 @@ pub enum SyncError {
         /// Why.
         cause: &'static str,
     },
+    /// A condition and its lock lie in different segments.
+    #[error("the lock lies in another segment than its condition: create the condition in the lock's segment")]
+    OtherSegment,
     /// The program has ended the wait: see [`crate::sync::set_interrupt_check`].
     #[error("the wait was interrupted by a signal")]
     Interrupted,
@@ -342,6 +345,35 @@ pub enum ChannelError {
         action: &'static str,
         /// What serde said.
         why: String,
+    },
+    /// Somebody shut it down at once: what was in it is gone.
+    #[error("the {what} is shut down")]
+    ShutDown {
+        /// Which channel.
+        what: &'static str,
+    },
+    /// More messages were said to be done than this process has got.
+    #[error("task_done was called more often than this process got messages")]
+    TooManyDone,
+    /// The other side does not know the same key.
+    #[error("authentication failed: {why}")]
+    Authentication {
+        /// What was wrong.
+        why: &'static str,
+    },
+    /// Somebody listens under that name already.
+    #[error("process {pid} listens as {name:?} already: close its listener, or use another name")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who listens.
+        pid: u32,
+    },
+    /// Nobody listens under that name.
+    #[error("nobody listens as {name:?}")]
+    Refused {
+        /// The name.
+        name: String,
     },
 }
 
@@ -568,6 +600,7 @@ impl Error {
                     SyncError::Deadlock => 7,
                     SyncError::Interrupted => 8,
                     SyncError::BrokenBarrier { .. } => 9,
+                    SyncError::OtherSegment => 10,
                 }
             }
             Error::Channel(error) => {
@@ -582,6 +615,11 @@ impl Error {
                     ChannelError::EndTaken { .. } => 8,
                     ChannelError::WrongDirection { .. } => 9,
                     ChannelError::Codec { .. } => 10,
+                    ChannelError::ShutDown { .. } => 11,
+                    ChannelError::TooManyDone => 12,
+                    ChannelError::Authentication { .. } => 13,
+                    ChannelError::NameInUse { .. } => 14,
+                    ChannelError::Refused { .. } => 15,
                 }
             }
             Error::Process(error) => {

@@ -9,7 +9,10 @@
 //! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
 //! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
-//! | messages between processes | [`Queue`]; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
+//! | collections | [`Dict`], [`ShardedDict`], [`List`], [`Namespace`], [`Counter`] |
+//! | what never changes, without copies | [`FrozenStr`], [`FrozenBytes`], [`FrozenArray`], [`FrozenDict`] |
+//! | messages between processes | [`Queue`]; [`JoinableQueue`] to wait until all are done; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
+//! | a connection to a process that is no relative | [`Listener`], [`Client`] |
 //!
 //! Every handle is a serde value: it can be an argument of a process and a message in a queue.
 //!
@@ -35,7 +38,10 @@ pub mod sync;
 mod sys;
 
 pub use bytemuck;
-pub use channel::{Connection, Loan, Message, PodQueue, Queue, Received, Receiver, Sender, channel, channel_in, pipe};
+pub use channel::{
+    Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
+    Receiver, Sender, Task, channel, channel_in, pipe,
+};
 pub use data::{
     Array, Counter, Dict, FrozenArray, FrozenBytes, FrozenDict, FrozenStr, List, Namespace, Scalar, ShardedDict,
     ShareableList, SharedMemory, Value,
@@ -49,7 +55,8 @@ pub use process::{
 pub use segment::{Context, LifePolicy, Segment, SegmentBuilder, session, set_spin_time};
 pub use shmkit_macros::{Element, main};
 pub use sync::{
-    Barrier, BoundedSemaphore, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock, Semaphore,
+    Barrier, BoundedSemaphore, Condition, Event, Lock, LockError, Mutex, Once, PermitSemaphore, RLock, RwLock,
+    Semaphore,
 };
 pub use sys::SysError;
 

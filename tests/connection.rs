@@ -252,3 +252,28 @@ fn a_handle_goes_through_a_connection() {
     assert_eq!(segment.objects().len(), 1);
     segment.verify().unwrap();
 }
+
+#[test]
+fn who_does_not_want_to_wait_for_room_need_not() {
+    let segment = Segment::anonymous().unwrap();
+    let (here, there) = pipe_in(&segment, true).unwrap();
+    for number in 0..64 {
+        here.try_send(&number).unwrap();
+    }
+    assert!(matches!(channel_error(here.try_send(&64)), ChannelError::Full { .. }));
+    assert!(matches!(channel_error(here.send_timeout(&64, Duration::from_millis(1))), ChannelError::Full { .. }));
+    assert_eq!(there.recv::<i32>().unwrap(), 0);
+    here.send_timeout(&64, Duration::from_secs(60)).unwrap();
+    drop(there);
+    assert_eq!(channel_error(here.try_send(&65)), ChannelError::BrokenPipe);
+}
+
+#[test]
+fn sixteen_mebibytes_are_one_message_both_ways() {
+    let segment = Segment::anonymous().unwrap();
+    let (here, there) = pipe_in(&segment, true).unwrap();
+    let bytes: Vec<u8> = (0..16 << 20).map(|number: u32| (number % 251) as u8).collect();
+    here.send_bytes(&bytes).unwrap();
+    there.send_bytes(&there.recv_bytes().unwrap()).unwrap();
+    assert!(here.recv_bytes().unwrap() == bytes, "it is another one");
+}

@@ -4,7 +4,7 @@ mod common;
 
 use shmkit::{Segment, failpoint};
 
-roles!(barrier, once, permits, recovers, rwlock);
+roles!(barrier, notifies, once, permits, recovers, rwlock, waits);
 
 /// In a child: the segment, and once the parent says so, the kill point that is to be armed.
 fn prepare(arguments: &[String]) -> Segment {
@@ -155,7 +155,7 @@ fn an_rwlock_goes_on_although_its_recoverer_dies() {
         let lock = segment.rwlock::<[u64; 2]>("pair").create().unwrap();
         kill("rwlock", &segment, "rwlock.downgraded", 1, &[]);
         kill("recovers", &segment, point, 1, &[]);
-        drop(lock.write().err().expect("told").repair(|_| ()).unwrap());
+        drop(lock.write().expect_err("told").repair(|_| ()).unwrap());
         assert_eq!((lock.readers(), *lock.write().unwrap()), (0, [1, 1]), "{point}");
         segment.verify().unwrap();
     }
@@ -288,5 +288,174 @@ fn a_barrier_breaks_although_its_recoverer_dies() {
         assert!(barrier.is_broken());
         assert!(barrier.wait().is_err());
         passes(&segment, &barrier, point);
+    }
+}
+
+fn waits(arguments: &[String]) {
+    let condition = prepare(arguments).condition("ready").open().unwrap();
+    let _guard = condition.lock().unwrap();
+    condition.wait().unwrap();
+}
+
+fn notifies(arguments: &[String]) {
+    let condition = prepare(arguments).condition("ready").open().unwrap();
+    let _guard = condition.lock().unwrap();
+    condition.notify(2).unwrap();
+}
+
+fn until_waiting_at(condition: &shmkit::Condition, count: usize) {
+    while condition.waiting() < count {
+        std::thread::yield_now();
+    }
+}
+
+/// Waits at the condition; true if it was told that somebody died holding the lock.
+fn wait_at(condition: &shmkit::Condition) -> bool {
+    let _guard = condition.lock().or_else(|dead| dead.repair(|_| ())).unwrap();
+    match condition.wait() {
+        Ok(()) => false,
+        Err(shmkit::Error::Sync(shmkit::SyncError::OwnerDied)) => true,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Takes the lock; true if it was told that somebody died holding it.
+fn lock_at(condition: &shmkit::Condition) -> (shmkit::sync::ConditionGuard<'_>, bool) {
+    let mut told = false;
+    let guard = condition.lock().or_else(|dead| {
+        told = true;
+        dead.repair(|_| ())
+    });
+    (guard.unwrap(), told)
+}
+
+/// One waits and one notifies, whatever happened.
+fn goes_on(segment: &common::Named, condition: &shmkit::Condition, what: &str) {
+    segment.recover();
+    assert_eq!(condition.waiting(), 0, "{what}");
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| wait_at(condition));
+        until_waiting_at(condition, 1);
+        let (guard, _) = lock_at(condition);
+        assert_eq!(condition.notify(3).unwrap(), 1, "{what}");
+        drop(guard);
+        assert!(!waiter.join().unwrap(), "{what}");
+    });
+    assert_eq!(condition.waiting(), 0, "{what}");
+    segment.verify().unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+#[test]
+fn a_condition_goes_on_wherever_one_who_waits_dies() {
+    for (point, told) in [("condition.claimed", true), ("condition.ticket", true), ("condition.released", false)] {
+        let segment = common::named("crash-condition");
+        let condition = segment.condition("ready").create().unwrap();
+        kill("waits", &segment, point, 1, &[]);
+        let (guard, was_told) = lock_at(&condition);
+        assert_eq!((was_told, condition.notify(1).unwrap()), (told, 0), "{point}");
+        drop(guard);
+        goes_on(&segment, &condition, point);
+    }
+}
+
+#[test]
+fn a_notification_is_passed_on_unless_it_was_used() {
+    for (point, told, passed_on) in
+        [("condition.awake", false, true), ("condition.resumed", true, true), ("condition.freed", true, false)]
+    {
+        let segment = common::named("crash-condition-notified");
+        let condition = segment.condition("ready").create().unwrap();
+        let mut child = common::start("waits", &[&segment.name, point, "1"]);
+        child.expect("ready");
+        child.tell("go");
+        until_waiting_at(&condition, 1);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| wait_at(&condition));
+            until_waiting_at(&condition, 2);
+            let guard = condition.lock().unwrap();
+            assert_eq!(condition.notify(1).unwrap(), 1);
+            drop(guard);
+            child.was_killed();
+            if !passed_on {
+                let (guard, was_told) = lock_at(&condition);
+                assert_eq!((was_told, condition.notify(1).unwrap()), (told, 1), "{point}");
+                drop(guard);
+            }
+            assert_eq!(other.join().unwrap(), told && passed_on, "{point}");
+        });
+        goes_on(&segment, &condition, point);
+    }
+}
+
+#[test]
+fn those_who_were_notified_go_on_wherever_the_notifier_dies() {
+    for (point, nth, woken) in [("condition.marked", 1, 1), ("condition.marked", 2, 2), ("condition.notified", 1, 2)] {
+        let what = format!("{point} {nth}");
+        let segment = common::named("crash-condition-notifier");
+        let condition = segment.condition("ready").create().unwrap();
+        std::thread::scope(|scope| {
+            let waiters = [scope.spawn(|| wait_at(&condition)), scope.spawn(|| wait_at(&condition))];
+            until_waiting_at(&condition, 2);
+            kill("notifies", &segment, point, nth, &[]);
+            assert_eq!(condition.waiting(), 2 - woken, "{what}");
+            segment.recover();
+            while waiters.iter().filter(|waiter| waiter.is_finished()).count() < woken {
+                std::thread::yield_now();
+            }
+            let guard = condition.lock().unwrap();
+            assert_eq!(condition.notify_all().unwrap(), 2 - woken, "{what}");
+            drop(guard);
+            let told = waiters.map(|waiter| waiter.join().unwrap());
+            assert_eq!(told.iter().filter(|told| **told).count(), 1, "{what}: the first one who has the lock is told");
+        });
+        goes_on(&segment, &condition, &what);
+    }
+}
+
+#[test]
+fn records_that_were_being_added_neither_leak_nor_vanish() {
+    for point in ["condition.chunk_made", "condition.chunk_linked"] {
+        let segment = common::named("crash-condition-chunk");
+        let condition = segment.condition("ready").create().unwrap();
+        std::thread::scope(|scope| {
+            let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| wait_at(&condition))).collect();
+            until_waiting_at(&condition, 8);
+            kill("waits", &segment, point, 1, &[]);
+            let (guard, was_told) = lock_at(&condition);
+            assert!(was_told, "{point}");
+            assert_eq!(condition.notify_all().unwrap(), 8, "{point}");
+            drop(guard);
+            for waiter in waiters {
+                assert!(!waiter.join().unwrap());
+            }
+        });
+        goes_on(&segment, &condition, point);
+    }
+}
+
+#[test]
+fn a_notification_is_passed_on_although_the_recoverer_dies() {
+    for point in ["condition.recover_lock", "condition.recover_passed_on", "condition.recover_freed"] {
+        let segment = common::named("crash-condition-recovery");
+        let condition = segment.condition("ready").create().unwrap();
+        let mut first = common::start("waits", &[&segment.name, "condition.awake", "1"]);
+        let mut second = common::start("waits", &[&segment.name, "never", "1"]);
+        for (count, child) in [(1, &mut first), (2, &mut second)] {
+            child.expect("ready");
+            child.tell("go");
+            until_waiting_at(&condition, count);
+        }
+        // Stopped, so that it does not recover anybody itself.
+        second.signal(libc::SIGSTOP);
+        // SAFETY: the child is this process's own and not reaped yet.
+        unsafe { libc::waitpid(second.pid() as i32, std::ptr::null_mut(), libc::WUNTRACED) };
+        let guard = condition.lock().unwrap();
+        assert_eq!(condition.notify(1).unwrap(), 1);
+        drop(guard);
+        first.was_killed();
+        kill("recovers", &segment, point, 1, &[]);
+        second.signal(libc::SIGCONT);
+        second.succeeded();
+        goes_on(&segment, &condition, point);
     }
 }

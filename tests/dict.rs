@@ -454,7 +454,7 @@ fn writes_until_told(arguments: &[String]) {
             dict.insert(&0, &vec![n; 16]).unwrap();
             dict.insert(&(1 + n % 3), &vec![n; 1 + (n % 30) as usize]).unwrap();
             dict.insert(&(4 + n % 5000), &vec![n; 3]).unwrap();
-            if n % 7 == 0 {
+            if n.is_multiple_of(7) {
                 dict.remove(&(1 + n % 3)).unwrap();
                 dict.remove(&(4 + (n * 13) % 5000)).unwrap();
             }

@@ -335,7 +335,7 @@ fn changes_until_told(arguments: &[String]) {
             list.insert((n * 7 % 600) as usize, &value).unwrap();
             list.push(&value).unwrap();
             list.remove((n * 13 % 600) as usize).unwrap();
-            if n % 600 == 0 {
+            if n.is_multiple_of(600) {
                 list.remove_range(601..).unwrap();
                 list.reverse().unwrap();
             }

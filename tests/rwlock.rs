@@ -208,7 +208,7 @@ fn race(lock: &RwLock<[u64; 16]>, rounds: u64, seed: u64) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        if random % 8 == 0 {
+        if random.is_multiple_of(8) {
             for element in &mut *lock.write().unwrap() {
                 *element += 1;
             }

@@ -271,7 +271,7 @@ fn what_cannot_be_is_refused() {
 /// A process with one thread: tests have several.
 fn forks(_: &[String]) {
     let (queue, mutex) = (Queue::bounded(8).unwrap(), Mutex::new(1u32).unwrap());
-    let captured = vec![1u32, 2, 3];
+    let captured = [1u32, 2, 3];
     let (theirs, lock) = (queue.clone(), mutex.clone());
     let body = move || -> shmkit::Result<i32> {
         theirs.put((shmkit::current_process().name().to_owned(), captured.iter().sum::<u32>()))?;

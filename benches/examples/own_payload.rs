@@ -1,5 +1,5 @@
-//! Benches a message type of one's own beside the project's: `cargo run --release -p shmkit-benches --example own_payload --
-//! --quick --only reading`.
+//! Benches a message type of one's own beside the project's:
+//! `cargo run --release -p shmkit-benches --features peers --example own_payload -- --quick --only reading`.
 
 use shmkit::Element;
 use shmkit::bytemuck::{Pod, Zeroable};

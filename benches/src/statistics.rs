@@ -33,10 +33,14 @@ pub fn noise(values: &[f64]) -> f64 {
     (values[values.len() - 1 - quarter] - values[quarter]) / 2.0 / median(&values)
 }
 
-/// The median of the ratios of what was measured one after the other: drifts of the machine cancel out.
+/// The ratios of what was measured one after the other: drifts of the machine cancel out.
+pub fn ratios(of: &[f64], to: &[f64]) -> Vec<f64> {
+    of.iter().zip(to).map(|(of, to)| of / to).collect()
+}
+
+/// The median of these ratios.
 pub fn ratio(of: &[f64], to: &[f64]) -> f64 {
-    let ratios: Vec<f64> = of.iter().zip(to).map(|(of, to)| of / to).collect();
-    median(&ratios)
+    median(&ratios(of, to))
 }
 
 /// The centres of two clusters, if there are two: the largest gap between neighbours is wider than both clusters, and the

@@ -1,9 +1,9 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::{
-    Array, Barrier, Connection, Counter, Dict, Event, FrozenDict, FrozenStr, List, Lock, Mutex, Namespace, Once,
-    PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment, Semaphore, Sender, ShardedDict, Value,
-    channel::pipe_in,
+    Array, Barrier, Client, Condition, Connection, Counter, Dict, Event, FrozenDict, FrozenStr, JoinableQueue, List,
+    Listener, Lock, Mutex, Namespace, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment,
+    Semaphore, Sender, ShardedDict, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Opened {
     permits: Option<PermitSemaphore>,
     once: Option<Once>,
     barrier: Option<Barrier>,
+    condition: Option<Condition>,
+    shared: Option<Condition>,
     rwlock: Option<RwLock<[u64; 4]>>,
     small: Option<Value<u64>>,
     large: Option<Value<[u64; 6]>>,
@@ -31,7 +33,10 @@ pub struct Opened {
     frames: Option<PodQueue<[u64; 8]>>,
     words: Option<Queue<String>>,
     locks: Option<Queue<Lock>>,
+    many: Option<Queue<String>>,
+    jobs: Option<JoinableQueue<String>>,
     ends: Option<(Connection, Connection)>,
+    listener: Option<Listener>,
     sender: Option<Sender<[u64; 3]>>,
     receiver: Option<Receiver<[u64; 3]>>,
     dict: Option<Dict<String, Vec<u16>>>,
@@ -45,15 +50,20 @@ pub struct Opened {
 
 /// Puts an object of every kind into a sound segment.
 pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
+    let rlock = segment.rlock("rlock").create()?;
+    let shared = segment.condition("shared").rlock(&rlock).create()?;
+    wait_with_many(&shared)?;
     let opened = Opened {
         lock: Some(segment.lock("lock").create()?),
-        rlock: Some(segment.rlock("rlock").create()?),
+        rlock: Some(rlock),
         mutex: Some(segment.mutex("mutex").create()?),
         semaphore: Some(segment.semaphore("semaphore").initial(3).create()?),
         event: Some(segment.event("event").create()?),
         permits: Some(segment.permit_semaphore("permits").permits(5).create()?),
         once: Some(segment.once("once").create()?),
         barrier: Some(segment.barrier("barrier").parties(2).create()?),
+        condition: Some(segment.condition("condition").create()?),
+        shared: Some(shared),
         rwlock: Some(segment.rwlock("rwlock").initial([1; 4]).create()?),
         small: Some(segment.value("small").initial(5).create()?),
         large: Some(segment.value("large").initial([7; 6]).create()?),
@@ -62,7 +72,10 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         frames: Some(segment.pod_queue("frames").capacity(4).create()?),
         words: Some(segment.queue("words").capacity(8).create()?),
         locks: Some(segment.queue("locks").capacity(4).create()?),
+        many: Some(segment.queue("many").unbounded(300).create()?),
+        jobs: Some(segment.joinable_queue("jobs").capacity(4).tasks(4).create()?),
         ends: Some(pipe_in(segment, true)?),
+        listener: Some(Listener::builder("meeting").segment(segment).backlog(4).bind()?),
         sender: None,
         receiver: None,
         dict: Some(segment.dict("dict").create()?),
@@ -97,7 +110,33 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
     if let Some(sharded) = &opened.sharded {
         sharded.merge((0..10).map(|n| (n, n)))?;
     }
+    if let Some(many) = &opened.many {
+        many.put("m".to_owned())?;
+    }
+    if let Some(jobs) = &opened.jobs {
+        // One done, one not, one not got.
+        (0..3).try_for_each(|_| jobs.put("j".repeat(LONG)))?;
+        let _ = (jobs.get()?, jobs.get()?);
+        jobs.task_done()?;
+    }
     Ok(opened)
+}
+
+/// So many wait at once that the condition adds records.
+fn wait_with_many(condition: &Condition) -> shmkit::Result<()> {
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let _guard = condition.lock().expect("a sound lock");
+                condition.wait()
+            });
+        }
+        while condition.waiting() < 12 {
+            std::thread::yield_now();
+        }
+        let _guard = condition.lock()?;
+        condition.notify_all().map(drop)
+    })
 }
 
 /// Opens what can be opened.
@@ -111,6 +150,8 @@ pub fn open(segment: &Segment) -> Opened {
         permits: segment.permit_semaphore("permits").open().ok(),
         once: segment.once("once").open().ok(),
         barrier: segment.barrier("barrier").open().ok(),
+        condition: segment.condition("condition").open().ok(),
+        shared: segment.condition("shared").open().ok(),
         rwlock: segment.rwlock("rwlock").open().ok(),
         small: segment.value("small").open().ok(),
         large: segment.value("large").open().ok(),
@@ -119,7 +160,10 @@ pub fn open(segment: &Segment) -> Opened {
         frames: segment.pod_queue("frames").open().ok(),
         words: segment.queue("words").open().ok(),
         locks: segment.queue("locks").open().ok(),
+        many: segment.queue("many").open().ok(),
+        jobs: segment.joinable_queue("jobs").open().ok(),
         ends: pipe_in(segment, true).ok(),
+        listener: Listener::builder("meeting").segment(segment).bind().ok(),
         sender: segment.channel("wire").open_sender().ok(),
         receiver: segment.channel("wire").open_receiver().ok(),
         dict: segment.dict("dict").open().ok(),
@@ -143,6 +187,11 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     data(opened);
     channels(opened);
     containers(segment, opened);
+    let _ = Client::builder("meeting").segment(segment).timeout(NOW).connect();
+    if let Some(listener) = &opened.listener {
+        let _ = listener.accept_timeout(NOW);
+        listener.close();
+    }
     let _ = fresh(segment);
     let _ = segment.remove("lock");
     let _ = segment.remove("words");
@@ -201,6 +250,14 @@ fn sync(opened: &Opened) {
         barrier.reset();
         let _ = barrier.wait_timeout(NOW);
     }
+    for condition in [&opened.condition, &opened.shared].into_iter().flatten() {
+        let _ = condition.acquire_timeout(NOW);
+        let _ = condition.wait_timeout(NOW);
+        let _ = condition.notify_all();
+        let _ = condition.wait_for_timeout(|| false, NOW);
+        let _ = condition.release();
+        let _ = format!("{condition:?}");
+    }
     if let Some(rwlock) = &opened.rwlock {
         let _ = rwlock.try_read().map(|first| first[0] + rwlock.readers());
         match rwlock.write_timeout(NOW) {
@@ -256,7 +313,7 @@ fn channels(opened: &Opened) {
             }
         }
     }
-    if let Some(words) = &opened.words {
+    for words in opened.words.iter().chain(&opened.many) {
         let _ = words.try_put("w".repeat(LONG));
         let _ = words.try_put("w".to_owned());
         for _ in 0..=2 * words.capacity() {
@@ -264,6 +321,16 @@ fn channels(opened: &Opened) {
                 break;
             }
         }
+    }
+    if let Some(jobs) = &opened.jobs {
+        let _ = jobs.try_put("j".repeat(LONG));
+        drop(jobs.try_get_task());
+        let _ = jobs.try_get();
+        let _ = jobs.unfinished();
+        let _ = jobs.join_timeout(NOW);
+        let _ = jobs.task_done();
+        let _ = jobs.shutdown(true);
+        let _ = jobs.join_timeout(NOW);
     }
     if let Some(Ok(lock)) = opened.locks.as_ref().map(Queue::try_get) {
         drop(lock.lock_timeout(NOW));

@@ -106,6 +106,8 @@
 #define SHMKIT_KIND_PERMITS UINT32_C(20)
 /* A lock for many readers or one writer, with the data it guards. */
 #define SHMKIT_KIND_RWLOCK UINT32_C(21)
+/* A condition. */
+#define SHMKIT_KIND_CONDITION UINT32_C(22)
 /* A barrier. */
 #define SHMKIT_KIND_BARRIER UINT32_C(23)
 /* Something that is done once. */
@@ -122,6 +124,10 @@
 #define SHMKIT_KIND_COUNTER UINT32_C(36)
 /* Text, bytes or elements that never change. */
 #define SHMKIT_KIND_FROZEN UINT32_C(37)
+/* A queue of serialised messages that are in it until they are done. */
+#define SHMKIT_KIND_JOINABLE_QUEUE UINT32_C(40)
+/* Where connections are asked for by name. */
+#define SHMKIT_KIND_LISTENER UINT32_C(41)
 
 /* Mutex word: somebody may sleep on it. */
 #define SHMKIT_MUTEX_CONTENDED UINT32_C(0x80000000)
@@ -187,6 +193,12 @@
 #define SHMKIT_WORKER_LEAVING UINT32_C(2)
 /* Worker: has been replaced and is to end. */
 #define SHMKIT_WORKER_RELEASED UINT32_C(3)
+/* Waiter record: free. */
+#define SHMKIT_WAITER_FREE UINT32_C(0)
+/* Waiter record: waits to be notified. */
+#define SHMKIT_WAITER_WAITING UINT32_C(1)
+/* Waiter record: notified; it does not have the lock again yet. */
+#define SHMKIT_WAITER_NOTIFIED UINT32_C(2)
 /* Reference cell: free. */
 #define SHMKIT_CELL_NONE UINT64_C(0)
 /* Reference cell: a process. */
@@ -202,6 +214,16 @@
 #define SHMKIT_ELEMENT_FORMAT UINT32_C(48)
 /* Queue flag: what a dead consumer held is dropped, not delivered again. */
 #define SHMKIT_QUEUE_AT_MOST_ONCE UINT32_C(1)
+/* State of a queue: it takes messages. */
+#define SHMKIT_QUEUE_OPEN UINT32_C(0)
+/* State of a queue: it takes no more messages; those that are in it are still got. */
+#define SHMKIT_QUEUE_CLOSED UINT32_C(1)
+/* State of a queue: it takes no more messages, and those that are in it are thrown away. */
+#define SHMKIT_QUEUE_SHUT_DOWN UINT32_C(2)
+/* Somebody has been a producer and nothing else: when nobody is any more, the queue is at its end. */
+#define SHMKIT_QUEUE_HAD_PRODUCER UINT32_C(1)
+/* Somebody has been a consumer and nothing else: when nobody is any more, putting is a broken pipe. */
+#define SHMKIT_QUEUE_HAD_CONSUMER UINT32_C(2)
 /* Message tag: nothing, 0 bytes. */
 #define SHMKIT_TAG_NONE UINT32_C(0)
 /* Message tag: a truth value, 1 byte. */
@@ -240,9 +262,9 @@
 #define SHMKIT_BROKEN_DEATH UINT32_C(3)
 /* Role of an ordinary holder. */
 #define SHMKIT_ROLE_USER UINT32_C(0)
-/* Role of a pipe's sending end, and of a connection's first end. */
+/* Role of a pipe's sending end, of a connection's first end, and of a queue's producer. */
 #define SHMKIT_ROLE_FIRST UINT32_C(1)
-/* Role of a pipe's receiving end, and of a connection's second end. */
+/* Role of a pipe's receiving end, of a connection's second end, and of a queue's consumer. */
 #define SHMKIT_ROLE_SECOND UINT32_C(2)
 /* End of a pipe: nobody has had it yet. */
 #define SHMKIT_END_NEW UINT32_C(0)
@@ -319,6 +341,14 @@
 #define SHMKIT_ARRIVAL_TOKEN_MASK UINT64_C(0xffffffff)
 #define SHMKIT_ARRIVAL_ROUND_SHIFT 32
 #define SHMKIT_ARRIVAL_ROUND_MASK UINT64_C(0xffffffff)
+
+/* Waiter: One who waits at a condition; 0 when free. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_WAITER_TOKEN_SHIFT 0
+#define SHMKIT_WAITER_TOKEN_MASK UINT64_C(0x3fffffff)
+#define SHMKIT_WAITER_STATE_SHIFT 30
+#define SHMKIT_WAITER_STATE_MASK UINT64_C(0x3)
+#define SHMKIT_WAITER_ORDINAL_SHIFT 32
+#define SHMKIT_WAITER_ORDINAL_MASK UINT64_C(0xffffffff)
 
 /* Unit: A heap unit's word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_UNIT_LEN_SHIFT 0
@@ -550,8 +580,8 @@ typedef struct shmkit_participant_slot {
     SHMKIT_ATOMIC(uint32_t) generation;
     /* 8: Process id in its own PID namespace. */
     SHMKIT_ATOMIC(uint32_t) pid;
-    /* 12: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved;
+    /* 12: Effective user id. */
+    SHMKIT_ATOMIC(uint32_t) uid;
     /* 16: Inode number of its PID namespace. */
     SHMKIT_ATOMIC(uint64_t) pid_namespace;
     /* 24: Start time of the process in clock ticks since boot. */
@@ -567,8 +597,8 @@ SHMKIT_ASSERT(offsetof(shmkit_participant_slot, generation) == 4, "offset of gen
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->generation) == 4, "size of generation of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, pid) == 8, "offset of pid of shmkit_participant_slot");
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->pid) == 4, "size of pid of shmkit_participant_slot");
-SHMKIT_ASSERT(offsetof(shmkit_participant_slot, reserved) == 12, "offset of reserved of shmkit_participant_slot");
-SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->reserved) == 4, "size of reserved of shmkit_participant_slot");
+SHMKIT_ASSERT(offsetof(shmkit_participant_slot, uid) == 12, "offset of uid of shmkit_participant_slot");
+SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->uid) == 4, "size of uid of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, pid_namespace) == 16, "offset of pid_namespace of shmkit_participant_slot");
 SHMKIT_ASSERT(sizeof(((shmkit_participant_slot *)0)->pid_namespace) == 8, "size of pid_namespace of shmkit_participant_slot");
 SHMKIT_ASSERT(offsetof(shmkit_participant_slot, start_time) == 24, "offset of start_time of shmkit_participant_slot");
@@ -830,6 +860,92 @@ SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->event) == 4, "size of event of shm
 SHMKIT_ASSERT(offsetof(shmkit_once_body, reserved) == 12, "offset of reserved of shmkit_once_body");
 SHMKIT_ASSERT(sizeof(((shmkit_once_body *)0)->reserved) == 52, "size of reserved of shmkit_once_body");
 
+/* Condition. It begins as an `RLockBody`: its own lock. Its first waiter records are at byte 256 of the body. */
+typedef struct shmkit_condition_body {
+    /* 0: Mutex word of its own lock. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint32_t) word;
+    /* 4: As in `RLockBody`. */
+    SHMKIT_ATOMIC(uint32_t) depth;
+    /* 8: As in `RLockBody`. */
+    SHMKIT_ATOMIC(uint64_t) thread;
+    /* 16: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved0[12];
+    /* 64: The ticket of the next one who waits. Written by the lock's owner only. */
+    SHMKIT_ATOMIC(uint64_t) tickets;
+    /* 72: Further waiter records: `ExtentRef` of a `ConditionChunk`, or 0. */
+    SHMKIT_ATOMIC(uint64_t) more;
+    /* 80: Waiter records that follow this struct. */
+    uint32_t waiters;
+    /* 84: `KIND_…` of the lock it is used with; 0 for its own. */
+    uint32_t lock_kind;
+    /* 88: Entry of that lock in the table of objects. */
+    uint32_t lock_index;
+    /* 92: Generation of that entry. */
+    uint32_t lock_generation;
+    /* 96: Zero. */
+    uint64_t reserved1[4];
+} shmkit_condition_body;
+SHMKIT_ASSERT(sizeof(shmkit_condition_body) == 128, "size of shmkit_condition_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_condition_body) == 64, "alignment of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, word) == 0, "offset of word of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->word) == 4, "size of word of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, depth) == 4, "offset of depth of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->depth) == 4, "size of depth of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, thread) == 8, "offset of thread of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->thread) == 8, "size of thread of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, reserved0) == 16, "offset of reserved0 of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->reserved0) == 48, "size of reserved0 of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, tickets) == 64, "offset of tickets of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->tickets) == 8, "size of tickets of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, more) == 72, "offset of more of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->more) == 8, "size of more of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, waiters) == 80, "offset of waiters of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->waiters) == 4, "size of waiters of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, lock_kind) == 84, "offset of lock_kind of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->lock_kind) == 4, "size of lock_kind of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, lock_index) == 88, "offset of lock_index of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->lock_index) == 4, "size of lock_index of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, lock_generation) == 92, "offset of lock_generation of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->lock_generation) == 4, "size of lock_generation of shmkit_condition_body");
+SHMKIT_ASSERT(offsetof(shmkit_condition_body, reserved1) == 96, "offset of reserved1 of shmkit_condition_body");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_body *)0)->reserved1) == 32, "size of reserved1 of shmkit_condition_body");
+
+/* Further waiter records of a condition: seven follow. */
+typedef struct shmkit_condition_chunk {
+    /* 0: The next chunk: `ExtentRef` or 0. */
+    SHMKIT_ALIGNED(32) SHMKIT_ATOMIC(uint64_t) more;
+    /* 8: Zero. */
+    uint64_t reserved[3];
+} shmkit_condition_chunk;
+SHMKIT_ASSERT(sizeof(shmkit_condition_chunk) == 32, "size of shmkit_condition_chunk");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_condition_chunk) == 32, "alignment of shmkit_condition_chunk");
+SHMKIT_ASSERT(offsetof(shmkit_condition_chunk, more) == 0, "offset of more of shmkit_condition_chunk");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_chunk *)0)->more) == 8, "size of more of shmkit_condition_chunk");
+SHMKIT_ASSERT(offsetof(shmkit_condition_chunk, reserved) == 8, "offset of reserved of shmkit_condition_chunk");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_chunk *)0)->reserved) == 24, "size of reserved of shmkit_condition_chunk");
+
+/* One who waits at a condition. */
+typedef struct shmkit_condition_waiter {
+    /* 0: Who, and whether it was notified: `Waiter`. */
+    SHMKIT_ALIGNED(32) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: The lower one is notified first. Written by the waiter only. */
+    SHMKIT_ATOMIC(uint64_t) ticket;
+    /* 16: Wait word of this waiter alone. */
+    SHMKIT_ATOMIC(uint32_t) event;
+    /* 20: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[3];
+} shmkit_condition_waiter;
+SHMKIT_ASSERT(sizeof(shmkit_condition_waiter) == 32, "size of shmkit_condition_waiter");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_condition_waiter) == 32, "alignment of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, word) == 0, "offset of word of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->word) == 8, "size of word of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, ticket) == 8, "offset of ticket of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->ticket) == 8, "size of ticket of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, event) == 16, "offset of event of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->event) == 4, "size of event of shmkit_condition_waiter");
+SHMKIT_ASSERT(offsetof(shmkit_condition_waiter, reserved) == 20, "offset of reserved of shmkit_condition_waiter");
+SHMKIT_ASSERT(sizeof(((shmkit_condition_waiter *)0)->reserved) == 12, "size of reserved of shmkit_condition_waiter");
+
 /* Barrier. The arrival words (`Arrival`), one for each party, are at byte 192 of the body. */
 typedef struct shmkit_barrier_body {
     /* 0: Round and phase: `BarrierState`. */
@@ -872,12 +988,16 @@ typedef struct shmkit_queue_body {
     uint64_t words_offset;
     /* 32: Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block. */
     uint64_t extents_offset;
-    /* 40: Offset of the payloads. Where there are extents, each starts with a `BlockMeta`. */
+    /* 40: Offset of the payloads; 0 where they lie in chunks. Where there are extents, each starts with a `BlockMeta`. */
     uint64_t payload_offset;
     /* 48: `QUEUE_…`. */
     uint32_t flags;
-    /* 52: Zero. */
-    uint32_t reserved0[19];
+    /* 52: Blocks whose payloads lie in one chunk; 0 where there are no chunks. */
+    uint32_t chunk_blocks;
+    /* 56: Offset of the chunks, one `ExtentRef` or 0 each; 0 where there are none. */
+    uint64_t chunks_offset;
+    /* 64: Zero. */
+    uint32_t reserved0[16];
     /* 128: Position of the next message to put. */
     SHMKIT_ATOMIC(uint64_t) tail;
     /* 136: Zero. */
@@ -890,10 +1010,14 @@ typedef struct shmkit_queue_body {
     SHMKIT_ATOMIC(uint32_t) not_empty;
     /* 388: Goes up whenever recovery leaves a block to be delivered again. */
     SHMKIT_ATOMIC(uint32_t) requeue;
-    /* 392: 1 once it is to take no more messages. */
+    /* 392: `QUEUE_OPEN`, `QUEUE_CLOSED` or `QUEUE_SHUT_DOWN`; only ever grows. */
     SHMKIT_ATOMIC(uint32_t) closed;
-    /* 396: Zero. */
-    SHMKIT_ATOMIC(uint32_t) reserved3[13];
+    /* 396: Wait word: every message is done (joinable queues). */
+    SHMKIT_ATOMIC(uint32_t) all_done;
+    /* 400: `QUEUE_HAD_…`. */
+    SHMKIT_ATOMIC(uint32_t) roles;
+    /* 404: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved3[11];
     /* 448: Wait word: not full. */
     SHMKIT_ATOMIC(uint32_t) not_full;
     /* 452: Wait word: a block is free. */
@@ -921,8 +1045,12 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, payload_offset) == 40, "offset of payl
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->payload_offset) == 8, "size of payload_offset of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, flags) == 48, "offset of flags of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->flags) == 4, "size of flags of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved0) == 52, "offset of reserved0 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved0) == 76, "size of reserved0 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, chunk_blocks) == 52, "offset of chunk_blocks of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->chunk_blocks) == 4, "size of chunk_blocks of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, chunks_offset) == 56, "offset of chunks_offset of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->chunks_offset) == 8, "size of chunks_offset of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved0) == 64, "offset of reserved0 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved0) == 64, "size of reserved0 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, tail) == 128, "offset of tail of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->tail) == 8, "size of tail of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved1) == 136, "offset of reserved1 of shmkit_queue_body");
@@ -937,8 +1065,12 @@ SHMKIT_ASSERT(offsetof(shmkit_queue_body, requeue) == 388, "offset of requeue of
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->requeue) == 4, "size of requeue of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, closed) == 392, "offset of closed of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->closed) == 4, "size of closed of shmkit_queue_body");
-SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 396, "offset of reserved3 of shmkit_queue_body");
-SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 52, "size of reserved3 of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, all_done) == 396, "offset of all_done of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->all_done) == 4, "size of all_done of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, roles) == 400, "offset of roles of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->roles) == 4, "size of roles of shmkit_queue_body");
+SHMKIT_ASSERT(offsetof(shmkit_queue_body, reserved3) == 404, "offset of reserved3 of shmkit_queue_body");
+SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->reserved3) == 44, "size of reserved3 of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, not_full) == 448, "offset of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(sizeof(((shmkit_queue_body *)0)->not_full) == 4, "size of not_full of shmkit_queue_body");
 SHMKIT_ASSERT(offsetof(shmkit_queue_body, block_free) == 452, "offset of block_free of shmkit_queue_body");
@@ -985,6 +1117,24 @@ SHMKIT_ASSERT(offsetof(shmkit_connection_body, duplex) == 16, "offset of duplex 
 SHMKIT_ASSERT(sizeof(((shmkit_connection_body *)0)->duplex) == 4, "size of duplex of shmkit_connection_body");
 SHMKIT_ASSERT(offsetof(shmkit_connection_body, reserved) == 20, "offset of reserved of shmkit_connection_body");
 SHMKIT_ASSERT(sizeof(((shmkit_connection_body *)0)->reserved) == 44, "size of reserved of shmkit_connection_body");
+
+/* Where connections are asked for: a queue of connections' second ends for whoever listens. */
+typedef struct shmkit_listener_body {
+    /* 0: Offset of the `QueueBody` from the start of this struct. */
+    SHMKIT_ALIGNED(64) uint64_t queue;
+    /* 8: Token of whoever listens, or 0. */
+    SHMKIT_ATOMIC(uint32_t) owner;
+    /* 12: Zero. */
+    SHMKIT_ATOMIC(uint32_t) reserved[13];
+} shmkit_listener_body;
+SHMKIT_ASSERT(sizeof(shmkit_listener_body) == 64, "size of shmkit_listener_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_listener_body) == 64, "alignment of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, queue) == 0, "offset of queue of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->queue) == 8, "size of queue of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, owner) == 8, "offset of owner of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->owner) == 4, "size of owner of shmkit_listener_body");
+SHMKIT_ASSERT(offsetof(shmkit_listener_body, reserved) == 12, "offset of reserved of shmkit_listener_body");
+SHMKIT_ASSERT(sizeof(((shmkit_listener_body *)0)->reserved) == 52, "size of reserved of shmkit_listener_body");
 
 /* Ring between one sender and one receiver. */
 typedef struct shmkit_pipe_body {

@@ -79,6 +79,16 @@ pub const WORDS: &[Word] = &[
         ],
     },
     Word {
+        name: "Waiter",
+        doc: "One who waits at a condition; 0 when free.",
+        bits: 64,
+        fields: &[
+            field("token", 0, 30, "The participant's token."),
+            field("state", 30, 2, "`WAITER_…`."),
+            field("ordinal", 32, 32, "Which thread of it: a number it gives to no second thread."),
+        ],
+    },
+    Word {
         name: "Unit",
         doc: "A heap unit's word.",
         bits: 64,
@@ -189,7 +199,7 @@ mod tests {
     use super::*;
     use crate::words::{
         Anchor, Arrival, BarrierState, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER,
-        MUTEX_RECOVER, NodeInfo, Piece, Slot, Task, Token, Unit,
+        MUTEX_RECOVER, NodeInfo, Piece, Slot, Task, Token, Unit, Waiter,
     };
 
     fn mask(word: &str, field: &str) -> u64 {
@@ -238,6 +248,11 @@ mod tests {
         let arrival = Arrival::unpack(0);
         assert_eq!(Arrival { token: ONES, ..arrival }.pack(), mask("Arrival", "token"));
         assert_eq!(Arrival { round: ONES, ..arrival }.pack(), mask("Arrival", "round"));
+
+        let waiter = Waiter::unpack(0);
+        assert_eq!(Waiter { token: ONES, ..waiter }.pack(), mask("Waiter", "token"));
+        assert_eq!(Waiter { state: ONES, ..waiter }.pack(), mask("Waiter", "state"));
+        assert_eq!(Waiter { ordinal: ONES, ..waiter }.pack(), mask("Waiter", "ordinal"));
 
         let unit = Unit::unpack(0);
         assert_eq!(Unit { len: ONES, ..unit }.pack(), mask("Unit", "len"));
@@ -306,6 +321,7 @@ mod tests {
         assert_eq!(Task::unpack(u64::MAX).pack(), all("Task"));
         assert_eq!(BarrierState::unpack(u64::MAX).pack(), all("BarrierState"));
         assert_eq!(Arrival::unpack(u64::MAX).pack(), all("Arrival"));
+        assert_eq!(Waiter::unpack(u64::MAX).pack(), all("Waiter"));
         assert_eq!(Unit::unpack(u64::MAX).pack(), all("Unit"));
         assert_eq!(Cell::unpack(u64::MAX).pack(), all("Cell"));
         assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
@@ -325,6 +341,7 @@ mod tests {
             assert_eq!(Task::unpack(Task::unpack(seed).pack()), Task::unpack(seed));
             assert_eq!(BarrierState::unpack(BarrierState::unpack(seed).pack()), BarrierState::unpack(seed));
             assert_eq!(Arrival::unpack(seed).pack(), seed);
+            assert_eq!(Waiter::unpack(seed).pack(), seed);
             assert_eq!(Unit::unpack(Unit::unpack(seed).pack()), Unit::unpack(seed));
             assert_eq!(Cell::unpack(Cell::unpack(seed).pack()), Cell::unpack(seed));
             assert_eq!(Slot::unpack(Slot::unpack(seed).pack()), Slot::unpack(seed));

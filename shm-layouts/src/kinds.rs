@@ -31,6 +31,8 @@ constants! { CONSTANTS:
     KIND_PERMITS: u32 = 20;
     /// A lock for many readers or one writer, with the data it guards.
     KIND_RWLOCK: u32 = 21;
+    /// A condition.
+    KIND_CONDITION: u32 = 22;
     /// A barrier.
     KIND_BARRIER: u32 = 23;
     /// Something that is done once.
@@ -47,6 +49,10 @@ constants! { CONSTANTS:
     KIND_COUNTER: u32 = 36;
     /// Text, bytes or elements that never change.
     KIND_FROZEN: u32 = 37;
+    /// A queue of serialised messages that are in it until they are done.
+    KIND_JOINABLE_QUEUE: u32 = 40;
+    /// Where connections are asked for by name.
+    KIND_LISTENER: u32 = 41;
 }
 
 /// The name of a kind for messages, or `"unknown"`.
@@ -67,6 +73,7 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_POOL => "pool",
         KIND_PERMITS => "permit semaphore",
         KIND_RWLOCK => "rwlock",
+        KIND_CONDITION => "condition",
         KIND_BARRIER => "barrier",
         KIND_ONCE => "once",
         KIND_DICT => "dict",
@@ -75,6 +82,8 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_NAMESPACE => "namespace",
         KIND_COUNTER => "counter",
         KIND_FROZEN => "frozen value",
+        KIND_JOINABLE_QUEUE => "joinable queue",
+        KIND_LISTENER => "listener",
         _ => "unknown",
     }
 }

@@ -9,6 +9,16 @@ constants! { CONSTANTS:
     ELEMENT_FORMAT: u32 = 48;
     /// Queue flag: what a dead consumer held is dropped, not delivered again.
     QUEUE_AT_MOST_ONCE: u32 = 1;
+    /// State of a queue: it takes messages.
+    QUEUE_OPEN: u32 = 0;
+    /// State of a queue: it takes no more messages; those that are in it are still got.
+    QUEUE_CLOSED: u32 = 1;
+    /// State of a queue: it takes no more messages, and those that are in it are thrown away.
+    QUEUE_SHUT_DOWN: u32 = 2;
+    /// Somebody has been a producer and nothing else: when nobody is any more, the queue is at its end.
+    QUEUE_HAD_PRODUCER: u32 = 1;
+    /// Somebody has been a consumer and nothing else: when nobody is any more, putting is a broken pipe.
+    QUEUE_HAD_CONSUMER: u32 = 2;
     /// Message tag: nothing, 0 bytes.
     TAG_NONE: u32 = 0;
     /// Message tag: a truth value, 1 byte.
@@ -47,9 +57,9 @@ constants! { CONSTANTS:
     BROKEN_DEATH: u32 = 3;
     /// Role of an ordinary holder.
     ROLE_USER: u32 = 0;
-    /// Role of a pipe's sending end, and of a connection's first end.
+    /// Role of a pipe's sending end, of a connection's first end, and of a queue's producer.
     ROLE_FIRST: u32 = 1;
-    /// Role of a pipe's receiving end, and of a connection's second end.
+    /// Role of a pipe's receiving end, of a connection's second end, and of a queue's consumer.
     ROLE_SECOND: u32 = 2;
     /// End of a pipe: nobody has had it yet.
     END_NEW: u32 = 0;
@@ -173,6 +183,52 @@ layout! {
         12 => reserved: [AtomicU32; 13],
     }
 
+    /// Condition. It begins as an `RLockBody`: its own lock. Its first waiter records are at byte 256 of the body.
+    struct ConditionBody: 128 bytes, aligned 64 {
+        /// Mutex word of its own lock.
+        0 => word: AtomicU32,
+        /// As in `RLockBody`.
+        4 => depth: AtomicU32,
+        /// As in `RLockBody`.
+        8 => thread: AtomicU64,
+        /// Zero.
+        16 => reserved0: [AtomicU32; 12],
+        /// The ticket of the next one who waits. Written by the lock's owner only.
+        64 => tickets: AtomicU64,
+        /// Further waiter records: [`crate::words::ExtentRef`] of a `ConditionChunk`, or 0.
+        72 => more: AtomicU64,
+        /// Waiter records that follow this struct.
+        80 => waiters: u32,
+        /// `KIND_…` of the lock it is used with; 0 for its own.
+        84 => lock_kind: u32,
+        /// Entry of that lock in the table of objects.
+        88 => lock_index: u32,
+        /// Generation of that entry.
+        92 => lock_generation: u32,
+        /// Zero.
+        96 => reserved1: [u64; 4],
+    }
+
+    /// Further waiter records of a condition: seven follow.
+    struct ConditionChunk: 32 bytes, aligned 32 {
+        /// The next chunk: [`crate::words::ExtentRef`] or 0.
+        0 => more: AtomicU64,
+        /// Zero.
+        8 => reserved: [u64; 3],
+    }
+
+    /// One who waits at a condition.
+    struct ConditionWaiter: 32 bytes, aligned 32 {
+        /// Who, and whether it was notified: [`crate::words::Waiter`].
+        0 => word: AtomicU64,
+        /// The lower one is notified first. Written by the waiter only.
+        8 => ticket: AtomicU64,
+        /// Wait word of this waiter alone.
+        16 => event: AtomicU32,
+        /// Zero.
+        20 => reserved: [AtomicU32; 3],
+    }
+
     /// Barrier. The arrival words ([`crate::words::Arrival`]), one for each party, are at byte 192 of the body.
     struct BarrierBody: 64 bytes, aligned 64 {
         /// Round and phase: [`crate::words::BarrierState`].
@@ -204,12 +260,16 @@ layout! {
         24 => words_offset: u64,
         /// Offset of the blocks' extents, one `ExtentRef` or 0 each; 0 where no message can be longer than its block.
         32 => extents_offset: u64,
-        /// Offset of the payloads. Where there are extents, each starts with a `BlockMeta`.
+        /// Offset of the payloads; 0 where they lie in chunks. Where there are extents, each starts with a `BlockMeta`.
         40 => payload_offset: u64,
         /// `QUEUE_…`.
         48 => flags: u32,
+        /// Blocks whose payloads lie in one chunk; 0 where there are no chunks.
+        52 => chunk_blocks: u32,
+        /// Offset of the chunks, one `ExtentRef` or 0 each; 0 where there are none.
+        56 => chunks_offset: u64,
         /// Zero.
-        52 => reserved0: [u32; 19],
+        64 => reserved0: [u32; 16],
         /// Position of the next message to put.
         128 => tail: AtomicU64,
         /// Zero.
@@ -222,10 +282,14 @@ layout! {
         384 => not_empty: AtomicU32,
         /// Goes up whenever recovery leaves a block to be delivered again.
         388 => requeue: AtomicU32,
-        /// 1 once it is to take no more messages.
+        /// `QUEUE_OPEN`, `QUEUE_CLOSED` or `QUEUE_SHUT_DOWN`; only ever grows.
         392 => closed: AtomicU32,
+        /// Wait word: every message is done (joinable queues).
+        396 => all_done: AtomicU32,
+        /// `QUEUE_HAD_…`.
+        400 => roles: AtomicU32,
         /// Zero.
-        396 => reserved3: [AtomicU32; 13],
+        404 => reserved3: [AtomicU32; 11],
         /// Wait word: not full.
         448 => not_full: AtomicU32,
         /// Wait word: a block is free.
@@ -255,6 +319,16 @@ layout! {
         16 => duplex: u32,
         /// Zero.
         20 => reserved: [u32; 11],
+    }
+
+    /// Where connections are asked for: a queue of connections' second ends for whoever listens.
+    struct ListenerBody: 64 bytes, aligned 64 {
+        /// Offset of the `QueueBody` from the start of this struct.
+        0 => queue: u64,
+        /// Token of whoever listens, or 0.
+        8 => owner: AtomicU32,
+        /// Zero.
+        12 => reserved: [AtomicU32; 13],
     }
 
     /// Ring between one sender and one receiver.

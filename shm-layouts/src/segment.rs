@@ -140,8 +140,8 @@ layout! {
         4 => generation: AtomicU32,
         /// Process id in its own PID namespace.
         8 => pid: AtomicU32,
-        /// Zero.
-        12 => reserved: AtomicU32,
+        /// Effective user id.
+        12 => uid: AtomicU32,
         /// Inode number of its PID namespace.
         16 => pid_namespace: AtomicU64,
         /// Start time of the process in clock ticks since boot.

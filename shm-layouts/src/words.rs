@@ -67,6 +67,12 @@ constants! { CONSTANTS:
     WORKER_LEAVING: u32 = 2;
     /// Worker: has been replaced and is to end.
     WORKER_RELEASED: u32 = 3;
+    /// Waiter record: free.
+    WAITER_FREE: u32 = 0;
+    /// Waiter record: waits to be notified.
+    WAITER_WAITING: u32 = 1;
+    /// Waiter record: notified; it does not have the lock again yet.
+    WAITER_NOTIFIED: u32 = 2;
     /// Reference cell: free.
     CELL_NONE: u64 = 0;
     /// Reference cell: a process.
@@ -183,6 +189,28 @@ impl Arrival {
     /// Packs it.
     pub const fn pack(self) -> u64 {
         (self.round as u64) << 32 | self.token as u64
+    }
+}
+
+/// One who waits at a condition: `ordinal:32 | st:2 | token:30`, 0 when free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiter {
+    /// The participant's token.
+    pub token: u32,
+    /// `WAITER_…`.
+    pub state: u32,
+    /// Which thread of it: a number it gives to no second thread.
+    pub ordinal: u32,
+}
+
+impl Waiter {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Waiter {
+        Waiter { token: word as u32 & MUTEX_OWNER, state: (word >> 30 & 3) as u32, ordinal: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.token & MUTEX_OWNER) as u64 | ((self.state & 3) as u64) << 30 | (self.ordinal as u64) << 32
     }
 }
 

@@ -18,14 +18,14 @@
 //! | the last holder of the last end | nothing | recovery destroys the connection and what is in it | the messages nobody can receive |
 
 use super::message::HEAD;
-use super::port::{Patience, Port};
+use super::port::{Patience, Peers, Port};
 use super::recovery::{self, Rings};
 use super::ring::Ring;
 use super::spec::Spec;
 use crate::error::{ChannelError, Result, corrupt};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, handle_as_value};
-use crate::segment::{Attachment, Extent, Segment, fetch, session};
+use crate::segment::{Attachment, Extent, Peer, Segment, fetch, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::kinds::KIND_CONNECTION;
@@ -182,7 +182,13 @@ impl Shared for Connection {
             if !ring.has_extents() || ring.blocks() > FIRST_ID {
                 return Err(wrong());
             }
-            Ok(Some(Port { object: object.clone(), ring, first_id, peer: Some(peer), what: "connection" }))
+            Ok(Some(Port {
+                object: object.clone(),
+                ring,
+                first_id,
+                peers: Some(Peers { role: peer, had: 0 }),
+                what: "connection",
+            }))
         };
         let (first, second) = (port(first, FIRST_ID)?, port(second, 0)?);
         let (sends, receives) = if role == ROLE_FIRST { (first, second) } else { (second, first) };
@@ -240,6 +246,18 @@ impl Connection {
         self.sends.as_ref().or(self.receives.as_ref()).is_some_and(Port::is_deserted)
     }
 
+    /// Who holds the other end. Nobody at this instant if it is under way in a message.
+    pub fn peers(&self) -> Vec<Peer> {
+        let peer = if self.object.reference.role == ROLE_FIRST { ROLE_SECOND } else { ROLE_FIRST };
+        self.object.reference.peers(peer)
+    }
+
+    /// The next message, or `EndOfFile` as soon as `is_over` says that none will come.
+    pub(super) fn recv_unless<T: DeserializeOwned>(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<T> {
+        let port = self.receiver()?;
+        port.receive(port.take_unless(patience, || port.is_deserted() || is_over())?)
+    }
+
     /// Drops this handle. The end is closed when nobody holds it any more, in any process.
     pub fn close(self) {}
 
@@ -251,10 +269,23 @@ impl Connection {
     /// `BrokenPipe` when nobody holds the other end; `WrongDirection`; `Codec` if the value cannot be serialised;
     /// `OutOfMemory`, `TooLarge` for a long message.
     pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
-        let port = self.sender()?;
-        port.expect_room(Patience::ENDLESS)?;
-        let written = port.write(port.claim(Patience::ENDLESS)?, value)?;
-        port.enqueue(written.claimed, Patience::ENDLESS).inspect_err(|_| port.abandon(written))
+        self.sender()?.put(value, Patience::ENDLESS)
+    }
+
+    /// Sends a value if there is room at once.
+    ///
+    /// # Errors
+    /// `Full`, and as [`Connection::send`].
+    pub fn try_send<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+        self.sender()?.put(value, Patience::None)
+    }
+
+    /// Sends a value, waiting at most for `timeout` while 64 messages are under way.
+    ///
+    /// # Errors
+    /// `Full` when the time is up, and as [`Connection::send`].
+    pub fn send_timeout<T: Serialize + ?Sized>(&self, value: &T, timeout: Duration) -> Result<()> {
+        self.sender()?.put(value, Patience::timeout(timeout))
     }
 
     /// Sends bytes as one message, waiting while 64 messages are under way.

@@ -12,7 +12,7 @@
 //! Bytes are copied out before they are decoded, so that nobody can change under the decoder what it has checked.
 
 use super::codec;
-use super::port::Port;
+use super::port::{Patience, Port};
 use super::ring::Claimed;
 use crate::error::{ChannelError, Error, Result};
 use crate::segment::object::{Carrier, sending, take_refusal};
@@ -27,10 +27,20 @@ use std::sync::atomic::Ordering;
 pub(super) const HEAD: usize = size_of::<BlockMeta>();
 /// Messages up to this length are copied to the stack.
 const SMALL: usize = 512;
+/// The most blocks a batch claims at once.
+const BATCH: usize = 32;
 
 /// A message that was written to a block and not yet put into the ring.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
+    pub(super) claimed: Claimed,
+    is_long: bool,
+    has_handles: bool,
+}
+
+/// A message that this process has got and not yet said to be done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldTask {
     pub(super) claimed: Claimed,
     is_long: bool,
     has_handles: bool,
@@ -251,7 +261,63 @@ impl Port {
         }
     }
 
+    /// Throws away a message that this process has taken.
+    pub(super) fn discard(&self, claimed: Claimed) {
+        if !self.ring.has_extents() {
+            self.ring.free(claimed);
+        } else if let Ok(found) = self.found(claimed) {
+            self.release(claimed, found.is_long, found.has_handles);
+        }
+    }
+
+    /// Puts a value, or gives its block back.
+    pub(super) fn put<T: Serialize + ?Sized>(&self, value: &T, patience: Patience) -> Result<()> {
+        self.expect_room(patience)?;
+        let written = self.write(self.claim(patience)?, value)?;
+        self.enqueue(written.claimed, patience).inspect_err(|_| self.abandon(written))
+    }
+
+    /// Puts values in order, many at once.
+    pub(super) fn put_many<T: Serialize>(&self, values: impl IntoIterator<Item = T>) -> Result<()> {
+        let me = self.me()?;
+        let mut pending: Vec<Written> = Vec::with_capacity(BATCH);
+        for value in values {
+            // Nobody waits for a block with others in his hands.
+            let at_once = if pending.len() < BATCH { self.ring.claim(me) } else { None };
+            let claimed = match at_once {
+                Some(claimed) => claimed,
+                None => {
+                    self.flush(&mut pending)?;
+                    self.claim(Patience::ENDLESS)?
+                }
+            };
+            match self.write(claimed, &value) {
+                Ok(written) => pending.push(written),
+                Err(error) => {
+                    self.flush(&mut pending)?;
+                    return Err(error);
+                }
+            }
+        }
+        self.flush(&mut pending)
+    }
+
+    fn flush(&self, pending: &mut Vec<Written>) -> Result<()> {
+        while !pending.is_empty() {
+            let claimed: Vec<_> = pending.iter().map(|written| written.claimed).collect();
+            match self.enqueue_many(&claimed, Patience::ENDLESS) {
+                Ok(done) => drop(pending.drain(..done)),
+                Err(error) => {
+                    pending.drain(..).for_each(|written| self.abandon(written));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn find(&self, claimed: Claimed) -> Result<Found> {
+        self.ring.look(self.attachment(), claimed.index)?;
         let block = self.ring.payload(claimed.index);
         let meta = block.cast::<BlockMeta>().cast_const();
         // Relaxed: the acquire of the ring's slot came first.
@@ -283,6 +349,34 @@ impl Port {
     pub(super) fn receive<T: DeserializeOwned>(&self, claimed: Claimed) -> Result<T> {
         take_refusal();
         self.receive_with(claimed, false, codec::decode)?.map_err(|why| refusal("read", why))
+    }
+
+    /// Decodes the message in a taken block, which stays this process's until [`Port::finish_task`].
+    pub(super) fn receive_task<T: DeserializeOwned>(&self, claimed: Claimed) -> Result<(T, HeldTask)> {
+        take_refusal();
+        let found = self.found(claimed)?;
+        let task = HeldTask { claimed, is_long: found.is_long, has_handles: found.has_handles };
+        let bytes = found.copy();
+        failpoint!("queue.copied");
+        let on_panic = Unwinding { port: self, claimed };
+        let value = codec::decode(found.tag, &bytes);
+        std::mem::forget(on_panic);
+        match value {
+            Ok(value) => Ok((value, task)),
+            Err(why) => {
+                self.finish_task(task);
+                Err(refusal("read", why))
+            }
+        }
+    }
+
+    /// Releases the block of a message that is done.
+    pub(super) fn finish_task(&self, task: HeldTask) {
+        self.release(task.claimed, task.is_long, task.has_handles);
+        // The last one sees that nothing else is in the queue: only he need tell.
+        if self.ring.len() == 0 {
+            crate::segment::wait::publish_all(self.ring.all_done());
+        }
     }
 
     /// Gives tag and bytes of the message in a taken block to `read`, and releases the block: afterwards if it is to be held,

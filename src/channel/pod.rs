@@ -108,7 +108,7 @@ impl<T: Element> Shared for PodQueue<T> {
         if (ring.stride() as u64) < stride::<T>() {
             return Err(ring.corrupt("stride of a queue", ring.stride() as u64));
         }
-        Ok(PodQueue { port: Port { object, ring, first_id: 0, peer: None, what: "queue" }, _elements: PhantomData })
+        Ok(PodQueue { port: Port { object, ring, first_id: 0, peers: None, what: "queue" }, _elements: PhantomData })
     }
     fn object(&self) -> &Object {
         &self.port.object
@@ -264,7 +264,7 @@ impl<T: Element> PodQueue<T> {
     /// The next element, waiting while there is none. It is read where it lies, and its room goes back when it is dropped.
     ///
     /// # Errors
-    /// `EndOfFile` when the queue is closed and empty.
+    /// `EndOfFile` when the queue is closed and empty; `ShutDown`.
     #[inline]
     pub fn recv(&self) -> Result<Received<'_, T>> {
         self.recv_with(Patience::ENDLESS)
@@ -361,6 +361,15 @@ impl<T: Element> PodQueue<T> {
     /// Closes it for everybody: nothing more is put; what is in it is still received, then comes the end.
     pub fn close(&self) {
         self.port.ring.close();
+    }
+
+    /// Closes it for everybody. With `immediate` nothing more is got, either: what is in it is thrown away, and everybody who puts
+    /// or gets, or waits to, is told `ShutDown`. Without, it is [`PodQueue::close`].
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn shutdown(&self, immediate: bool) -> Result<()> {
+        self.port.shut_down(immediate)
     }
 
     /// Whether somebody has closed it.

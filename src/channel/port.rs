@@ -5,7 +5,8 @@ use crate::error::{ChannelError, Error, Result};
 use crate::segment::Attachment;
 use crate::segment::object::Object;
 use crate::segment::wait::{self, Deadline};
-use std::sync::atomic::AtomicU32;
+use shmkit_layouts::objects::ROLE_USER;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long to wait for something.
@@ -25,6 +26,16 @@ impl Patience {
     }
 }
 
+/// Who is at the other side of a ring.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peers {
+    /// Their role.
+    pub(super) role: u32,
+    /// The bit in the queue's `roles` without which they have not come yet; 0 if they were there from the beginning. Where it
+    /// is needed, whoever holds the queue in no special role counts as one of them.
+    pub(super) had: u32,
+}
+
 /// A ring of an object that this process holds.
 #[derive(Debug, Clone)]
 pub(super) struct Port {
@@ -32,8 +43,8 @@ pub(super) struct Port {
     pub(super) ring: Ring,
     /// What a reference cell adds to a block's index to mean a block of this ring.
     pub(super) first_id: u32,
-    /// The role of those at the other side; where there is none, the ring is open until it is closed.
-    pub(super) peer: Option<u32>,
+    /// Those at the other side; where there are none, the ring is open until it is closed.
+    pub(super) peers: Option<Peers>,
     /// What it is called in messages.
     pub(super) what: &'static str,
 }
@@ -64,13 +75,32 @@ impl Port {
     }
 
     pub(super) fn closed(&self) -> Error {
+        if self.ring.is_shut_down() {
+            return ChannelError::ShutDown { what: self.what }.into();
+        }
         ChannelError::Closed { what: self.what }.into()
     }
 
     /// Whether nobody is left at the other side.
     #[inline]
     pub(super) fn is_deserted(&self) -> bool {
-        self.peer.is_some_and(|role| !self.object.is_held_as(role))
+        self.peers.is_some_and(|peers| match peers.had {
+            0 => !self.object.is_held_as(peers.role),
+            // Acquire pairs with the release in `enter`.
+            had => {
+                self.ring.roles().load(Ordering::Acquire) & had != 0
+                    && !self.object.is_held_as(peers.role)
+                    && !self.object.is_held_as(ROLE_USER)
+            }
+        })
+    }
+
+    /// Says that somebody of this role, whose reference this process holds, has come.
+    pub(super) fn enter(&self, had: u32) {
+        if self.ring.roles().load(Ordering::Relaxed) & had == 0 {
+            // Release pairs with the acquire in `is_deserted`: the reference is there before it is missed.
+            self.ring.roles().fetch_or(had, Ordering::Release);
+        }
     }
 
     /// Whether messages are still taken, and somebody is there to take them.
@@ -84,7 +114,7 @@ impl Port {
 
     /// Waits as long as `patience` says; `attempt` has failed already.
     #[cold]
-    fn wait<R>(
+    pub(super) fn wait<R>(
         &self,
         event: &AtomicU32,
         patience: Patience,
@@ -111,6 +141,13 @@ impl Port {
 
     #[cold]
     fn wait_for_block(&self, me: u32, patience: Patience) -> Result<Claimed> {
+        if let Some(growth) = self.ring.growth() {
+            while growth.grow(self.attachment())? {
+                if let Some(claimed) = self.ring.claim(me) {
+                    return Ok(claimed);
+                }
+            }
+        }
         let claimed = self.wait(self.ring.block_free(), patience, || {
             self.check_open()?;
             Ok(self.ring.claim(me))
@@ -180,20 +217,18 @@ impl Port {
     /// The next message.
     #[inline]
     pub(super) fn take(&self, patience: Patience) -> Result<Claimed> {
-        let me = self.me()?;
-        match self.ring.dequeue(me) {
-            Taken::Block(claimed) => Ok(claimed),
-            other => self.wait_to_take(other, patience, || self.is_deserted(), || self.ring.dequeue(me)),
-        }
+        self.take_unless(patience, || self.is_deserted())
     }
 
     /// The next message, or `EndOfFile` when there is none and `is_over` says that one need not wait.
+    #[inline]
     pub(super) fn take_unless(&self, patience: Patience, is_over: impl Fn() -> bool) -> Result<Claimed> {
         let me = self.me()?;
-        match self.ring.dequeue(me) {
-            Taken::Block(claimed) => Ok(claimed),
-            other => self.wait_to_take(other, patience, is_over, || self.ring.dequeue(me)),
-        }
+        let claimed = match self.ring.dequeue(me) {
+            Taken::Block(claimed) => claimed,
+            other => self.wait_to_take(other, patience, is_over, || self.ring.dequeue(me))?,
+        };
+        if self.ring.is_shut_down() { Err(self.refuse(&[claimed])) } else { Ok(claimed) }
     }
 
     /// The next messages, up to `most`.
@@ -218,6 +253,9 @@ impl Port {
                     self.wait_to_take(other, patience, is_over, dequeue)?;
                 }
             }
+            if self.ring.is_shut_down() {
+                return Err(self.refuse(&taken));
+            }
         }
         Ok(taken)
     }
@@ -230,28 +268,35 @@ impl Port {
         is_over: impl Fn() -> bool,
         mut dequeue: impl FnMut() -> Taken,
     ) -> Result<Claimed> {
-        let judge = |taken: Taken| match taken {
-            Taken::Block(claimed) => Ok(Some(claimed)),
-            Taken::Empty => Ok(None),
-            Taken::End => Err(Error::from(ChannelError::EndOfFile)),
-            Taken::Corrupt(what, found) => Err(self.ring.corrupt(what, found)),
+        let mut attempt = |before: Option<Taken>| {
+            let taken = match before.unwrap_or_else(&mut dequeue) {
+                Taken::Empty if !is_over() => Taken::Empty,
+                Taken::Empty | Taken::End => {
+                    // Nothing more comes, but for what the dead had in their hands, and what was put before the producers
+                    // were gone.
+                    self.attachment().recover_dead();
+                    match dequeue() {
+                        Taken::Empty => Taken::End,
+                        other => other,
+                    }
+                }
+                other => other,
+            };
+            match taken {
+                Taken::Block(claimed) => Ok(Some(claimed)),
+                Taken::Empty => Ok(None),
+                Taken::End if self.ring.is_shut_down() => Err(self.refuse(&[])),
+                Taken::End => Err(Error::from(ChannelError::EndOfFile)),
+                Taken::Corrupt(what, found) => Err(self.ring.corrupt(what, found)),
+            }
         };
-        let mut look_again = |taken: Taken| match judge(taken)? {
-            None if is_over() => match judge(dequeue())? {
-                // What was put before they were gone is still received.
-                Some(claimed) => Ok(Some(claimed)),
-                None => Err(ChannelError::EndOfFile.into()),
-            },
-            None => judge(dequeue()),
-            taken => Ok(taken),
-        };
-        if let Some(claimed) = look_again(first)? {
+        if let Some(claimed) = attempt(Some(first))? {
             return Ok(claimed);
         }
         let Patience::Until(deadline) = patience else { return Err(self.empty()) };
         // One message needs one consumer.
         let (event, more) = (self.ring.not_empty(), || self.ring.has_next());
-        let taken = wait::wait_while(self.attachment(), event, deadline, more, || look_again(Taken::Empty))?;
+        let taken = wait::wait_while(self.attachment(), event, deadline, more, || attempt(None))?;
         taken.ok_or_else(|| self.empty())
     }
 
@@ -263,5 +308,40 @@ impl Port {
             return Ok(true);
         }
         Ok(self.wait(self.ring.not_empty(), patience, look)?.is_some())
+    }
+    // ---- the end ------------------------------------------------------------------------------------------------------
+
+    /// Closes it; at once, if asked for: then what is in it is thrown away, and nothing more is got.
+    pub(super) fn shut_down(&self, immediate: bool) -> Result<()> {
+        if !immediate {
+            self.ring.close();
+            return Ok(());
+        }
+        self.ring.shut_down();
+        self.discard_all()
+    }
+
+    /// The error of who finds it shut down. What he has taken, and what else is in it, is thrown away: whoever did that may have
+    /// died over it.
+    #[cold]
+    fn refuse(&self, taken: &[Claimed]) -> Error {
+        taken.iter().for_each(|&claimed| self.discard(claimed));
+        self.discard_all().err().unwrap_or_else(|| self.closed())
+    }
+
+    /// Throws away what is in it.
+    pub(super) fn discard_all(&self) -> Result<()> {
+        let me = self.me()?;
+        // More than can be in it: a ring that a scribble has made endless comes to an end.
+        for _ in 0..=2 * self.ring.blocks() {
+            match self.ring.dequeue(me) {
+                Taken::Block(claimed) => self.discard(claimed),
+                Taken::Corrupt(what, found) => return Err(self.ring.corrupt(what, found)),
+                Taken::Empty | Taken::End => break,
+            }
+            failpoint!("queue.discarded");
+        }
+        wait::publish_all(self.ring.all_done());
+        Ok(())
     }
 }

@@ -1,18 +1,21 @@
 //! [`Queue`]: values of any serde type and any size.
 
+use super::ends::{Consumer, Producer};
+use super::family::{gets, puts, tells};
 use super::message::{HEAD, Written};
 use super::pod::OneRing;
 use super::port::{Patience, Port};
 use super::recovery;
-use super::ring::Ring;
+use super::ring::{Claimed, Ring};
 use super::spec::Spec;
 use crate::error::{ChannelError, Error, Result};
 use crate::kinds::Kind;
-use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
+use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value, open};
 use crate::segment::{At, Segment, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::kinds::KIND_QUEUE;
+use shmkit_layouts::objects::{ROLE_FIRST, ROLE_SECOND};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -20,7 +23,9 @@ use std::time::Duration;
 pub(crate) const KIND: Kind = recovery::kind::<OneRing>(KIND_QUEUE);
 
 /// Messages a queue holds unless told otherwise.
-const DEFAULT_CAPACITY: usize = 1024;
+pub(super) const DEFAULT_CAPACITY: usize = 1024;
+/// Messages a queue without bounds holds: its ring has 2^17 slots.
+const UNBOUNDED: usize = (1 << 17) - 1;
 /// Bytes of a message that lie in its block, unless told otherwise, where the type says nothing of its messages' length.
 const DEFAULT_INLINE: usize = 256 - HEAD;
 
@@ -37,8 +42,6 @@ const fn default_inline<T>() -> usize {
 
 /// Blocks beside the capacity: for messages that are being written or read at this moment.
 const LOANS: u32 = 64;
-/// The most blocks a batch claims at once.
-const BATCH: usize = 32;
 
 /// A bounded queue of values: Python's `Queue`, without its feeder thread and its pipe.
 ///
@@ -75,21 +78,55 @@ pub struct Queue<T> {
 /// What a [`Queue`] is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueOptions {
-    capacity: usize,
-    inline: usize,
-    at_most_once: bool,
+    pub(super) capacity: usize,
+    pub(super) inline: usize,
+    /// Blocks beside the capacity.
+    pub(super) loans: u32,
+    pub(super) at_most_once: bool,
+    /// Whether payloads are taken from the heap when they are needed.
+    pub(super) grows: bool,
 }
 
 impl QueueOptions {
-    const fn new<T>(capacity: usize) -> QueueOptions {
-        QueueOptions { capacity, inline: default_inline::<T>(), at_most_once: false }
+    pub(super) const fn new<T>(capacity: usize) -> QueueOptions {
+        QueueOptions { capacity, inline: default_inline::<T>(), loans: LOANS, at_most_once: false, grows: false }
     }
 
     fn spec(&self) -> Result<Spec> {
         let size = self.inline.saturating_add(HEAD);
         let stride = size.checked_next_multiple_of(if size <= 64 { 8 } else { 64 }).unwrap_or(usize::MAX);
-        Spec::new(u32::try_from(self.capacity).unwrap_or(u32::MAX), LOANS, stride as u64, true, self.at_most_once)
+        let capacity = u32::try_from(self.capacity).unwrap_or(u32::MAX);
+        let spec = Spec::new(capacity, self.loans, stride as u64, true, self.at_most_once)?;
+        Ok(if self.grows { spec.growing() } else { spec })
     }
+
+    /// Bytes of the body.
+    pub(super) fn size(&self) -> Result<u64> {
+        let spec = self.spec()?;
+        Ok(spec.control() + spec.payload())
+    }
+
+    /// Bytes of it that are to be zero.
+    pub(super) fn zeroed(&self) -> u64 {
+        self.spec().map_or(u64::MAX, |spec| spec.control())
+    }
+
+    /// Builds the body.
+    pub(super) fn build(&self, start: *mut u8, id: BodyId) -> Result<()> {
+        let spec = self.spec()?;
+        // SAFETY: a body starts 128 bytes after a multiple of 256; its first `control` bytes are zero.
+        unsafe { spec.build(start, spec.control(), id.generation) };
+        Ok(())
+    }
+}
+
+/// The port of a queue of serialised messages.
+pub(super) fn port_of(object: Object) -> Result<Port> {
+    let ring = Ring::at(object.attachment(), object.offset(), object.end())?;
+    if !ring.has_extents() {
+        return Err(ring.corrupt("queue without extents", 0));
+    }
+    Ok(Port { object, ring, first_id: 0, peers: None, what: "queue" })
 }
 
 impl<T> Shared for Queue<T> {
@@ -102,24 +139,16 @@ impl<T> Shared for Queue<T> {
         Some(std::any::type_name::<T>())
     }
     fn size(options: &QueueOptions) -> Result<u64> {
-        let spec = options.spec()?;
-        Ok(spec.control() + spec.payload())
+        options.size()
     }
     fn zeroed(options: &QueueOptions) -> u64 {
-        options.spec().map_or(u64::MAX, |spec| spec.control())
+        options.zeroed()
     }
     fn build(options: &QueueOptions, start: *mut u8, id: BodyId) -> Result<()> {
-        let spec = options.spec()?;
-        // SAFETY: a body starts 128 bytes after a multiple of 256; its first `control` bytes are zero.
-        unsafe { spec.build(start, spec.control(), id.generation) };
-        Ok(())
+        options.build(start, id)
     }
     fn attach(object: Object) -> Result<Self> {
-        let ring = Ring::at(object.attachment(), object.offset(), object.end())?;
-        if !ring.has_extents() {
-            return Err(ring.corrupt("queue without extents", 0));
-        }
-        Ok(Queue { port: Port { object, ring, first_id: 0, peer: None, what: "queue" }, _messages: PhantomData })
+        Ok(Queue { port: port_of(object)?, _messages: PhantomData })
     }
     fn object(&self) -> &Object {
         &self.port.object
@@ -170,36 +199,46 @@ impl<T> Queue<T> {
         create(segment, None, &QueueOptions::new::<T>(capacity), false)
     }
 
-    /// How many messages it can hold.
-    pub fn capacity(&self) -> usize {
-        self.port.ring.capacity()
+    /// A new one in the session segment that grows as it is filled, up to 131,071 messages: Python's `Queue()`.
+    ///
+    /// It takes 3 MiB at once, and memory for its messages as they come, which it keeps until it is gone. Putting waits only
+    /// at that limit.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `TooManyObjects`.
+    pub fn unbounded() -> Result<Queue<T>> {
+        Queue::unbounded_in(&session()?)
     }
 
-    /// How many messages are in it at this instant: Python's `qsize`.
-    pub fn len(&self) -> usize {
-        self.port.ring.len()
+    /// A new one in `segment` that grows as it is filled: see [`Queue::unbounded`].
+    ///
+    /// # Errors
+    /// As [`Queue::unbounded`].
+    pub fn unbounded_in(segment: &Segment) -> Result<Queue<T>> {
+        create(segment, None, &QueueOptions { grows: true, ..QueueOptions::new::<T>(UNBOUNDED) }, false)
     }
 
-    /// Whether there is nothing in it at this instant.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// A handle that can only put. When every [`Queue`] and every producer is dropped or dead, the queue is at its end for those
+    /// who get with a [`Consumer`].
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn producer(&self) -> Result<Producer<T>> {
+        Producer::attach(self.port.object.in_role(ROLE_FIRST)?)
     }
 
-    /// Whether it is full at this instant.
-    pub fn is_full(&self) -> bool {
-        !self.port.ring.has_room()
-    }
-
-    /// Closes it for everybody: nothing more is put; what is in it is still received, then comes the end.
-    pub fn close(&self) {
-        self.port.ring.close();
-    }
-
-    /// Whether somebody has closed it.
-    pub fn is_closed(&self) -> bool {
-        self.port.ring.is_closed()
+    /// A handle that can only get, and that is told when nobody is left who could put.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn consumer(&self) -> Result<Consumer<T>> {
+        Consumer::attach(self.port.object.in_role(ROLE_SECOND)?)
     }
 }
+
+tells!(Queue "Queue");
+puts!(Queue);
+gets!(Queue);
 
 /// Messages that are written and not yet put. Their blocks are this process's: they must be sent or dropped.
 #[derive(Default)]
@@ -278,179 +317,9 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T: Serialize> Queue<T> {
-    fn put_with(&self, value: &T, patience: Patience) -> Result<()> {
-        self.port.expect_room(patience)?;
-        let written = self.port.write(self.port.claim(patience)?, value)?;
-        self.port.enqueue(written.claimed, patience).inspect_err(|_| self.port.abandon(written))
-    }
-
-    /// Puts `value` into the queue, waiting while it is full.
-    ///
-    /// # Errors
-    /// `Closed`; `Codec` if the value cannot be serialised; `OutOfMemory`, `TooLarge` for a long message.
-    pub fn put(&self, value: T) -> Result<()> {
-        self.put_with(&value, Patience::ENDLESS)
-    }
-
-    /// Puts `value` into the queue if there is room at once.
-    ///
-    /// # Errors
-    /// `Full`, and as [`Queue::put`].
-    pub fn try_put(&self, value: T) -> Result<()> {
-        self.put_with(&value, Patience::None)
-    }
-
-    /// Puts `value` into the queue, waiting at most for `timeout`.
-    ///
-    /// # Errors
-    /// `Full` when the time is up, and as [`Queue::put`].
-    pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<()> {
-        self.put_with(&value, Patience::timeout(timeout))
-    }
-
-    /// As [`Queue::put`], of a value that the caller keeps.
-    ///
-    /// # Errors
-    /// As [`Queue::put`].
-    pub fn put_ref(&self, value: &T) -> Result<()> {
-        self.put_with(value, Patience::ENDLESS)
-    }
-
-    /// As [`Queue::try_put`], of a value that the caller keeps.
-    ///
-    /// # Errors
-    /// As [`Queue::try_put`].
-    pub fn try_put_ref(&self, value: &T) -> Result<()> {
-        self.put_with(value, Patience::None)
-    }
-
-    /// As [`Queue::put_timeout`], of a value that the caller keeps.
-    ///
-    /// # Errors
-    /// As [`Queue::put_timeout`].
-    pub fn put_ref_timeout(&self, value: &T, timeout: Duration) -> Result<()> {
-        self.put_with(value, Patience::timeout(timeout))
-    }
-
-    /// Puts all `values`, in order, waiting while the queue is full. Faster than one by one. They arrive in order, but others'
-    /// may arrive between them.
-    ///
-    /// # Errors
-    /// As [`Queue::put`]; some of the values may have been put.
-    pub fn put_many(&self, values: impl IntoIterator<Item = T>) -> Result<()> {
-        let (port, me) = (&self.port, self.port.me()?);
-        let mut pending: Vec<Written> = Vec::with_capacity(BATCH);
-        for value in values {
-            // Nobody waits for a block with others in his hands.
-            let at_once = if pending.len() < BATCH { port.ring.claim(me) } else { None };
-            let claimed = match at_once {
-                Some(claimed) => claimed,
-                None => {
-                    self.flush(&mut pending)?;
-                    port.claim(Patience::ENDLESS)?
-                }
-            };
-            match port.write(claimed, &value) {
-                Ok(written) => pending.push(written),
-                Err(error) => {
-                    self.flush(&mut pending)?;
-                    return Err(error);
-                }
-            }
-        }
-        self.flush(&mut pending)
-    }
-
-    fn flush(&self, pending: &mut Vec<Written>) -> Result<()> {
-        while !pending.is_empty() {
-            let claimed: Vec<_> = pending.iter().map(|written| written.claimed).collect();
-            match self.port.enqueue_many(&claimed, Patience::ENDLESS) {
-                Ok(done) => drop(pending.drain(..done)),
-                Err(error) => {
-                    pending.drain(..).for_each(|written| self.port.abandon(written));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 impl<T: DeserializeOwned> Queue<T> {
-    fn get_with(&self, patience: Patience) -> Result<Message<T>> {
-        let claimed = self.port.take(patience)?;
-        Ok(Message { value: self.port.receive(claimed)?, redelivered: claimed.deliveries() })
-    }
-
-    /// The next message, waiting while there is none.
-    ///
-    /// # Errors
-    /// `EndOfFile` when the queue is closed and empty; `Codec` if the message is no `T`: it is gone then.
-    pub fn get(&self) -> Result<T> {
-        Ok(self.get_with(Patience::ENDLESS)?.value)
-    }
-
-    /// The next message if there is one at once.
-    ///
-    /// # Errors
-    /// `Empty`, and as [`Queue::get`].
-    pub fn try_get(&self) -> Result<T> {
-        Ok(self.get_with(Patience::None)?.value)
-    }
-
-    /// The next message, waiting at most for `timeout`.
-    ///
-    /// # Errors
-    /// `Empty` when the time is up, and as [`Queue::get`].
-    pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
-        Ok(self.get_with(Patience::timeout(timeout))?.value)
-    }
-
-    /// The next message and what is known of its way, waiting while there is none.
-    ///
-    /// # Errors
-    /// As [`Queue::get`].
-    pub fn get_message(&self) -> Result<Message<T>> {
-        self.get_with(Patience::ENDLESS)
-    }
-
-    /// The next message and what is known of its way, waiting at most for `timeout`.
-    ///
-    /// # Errors
-    /// As [`Queue::get_timeout`].
-    pub fn get_message_timeout(&self, timeout: Duration) -> Result<Message<T>> {
-        self.get_with(Patience::timeout(timeout))
-    }
-
-    /// The next messages, up to `most`: those that are there, waiting only for the first. Each has its own outcome, since each
-    /// may be no `T`. Faster than one by one.
-    ///
-    /// # Errors
-    /// `EndOfFile` when the queue is closed and empty.
-    pub fn get_many(&self, most: usize) -> Result<Vec<Result<T>>> {
-        let taken = self.port.take_many(most, Patience::ENDLESS)?;
-        Ok(taken.into_iter().map(|claimed| self.port.receive(claimed)).collect())
-    }
-
-    /// The messages as they come, until the queue is closed and empty.
-    pub fn iter(&self) -> impl Iterator<Item = Result<T>> {
-        std::iter::from_fn(move || match self.get() {
-            Err(Error::Channel(ChannelError::EndOfFile)) => None,
-            got => Some(got),
-        })
-    }
-}
-
-impl<T> Clone for Queue<T> {
-    fn clone(&self) -> Self {
-        Queue { port: self.port.clone(), _messages: PhantomData }
-    }
-}
-
-impl<T> std::fmt::Debug for Queue<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Queue({} of {})", self.len(), self.capacity())
+    fn receive(&self, claimed: Claimed) -> Result<T> {
+        self.port.receive(claimed)
     }
 }
 
@@ -462,10 +331,35 @@ impl Segment {
 }
 
 impl<T> At<'_, Queue<T>> {
+    /// Opens it as a producer: see [`Queue::producer`].
+    ///
+    /// # Errors
+    /// As [`At::open`].
+    pub fn open_producer(self) -> Result<Producer<T>> {
+        open(self.segment, self.name)
+    }
+
+    /// Opens it as a consumer: see [`Queue::consumer`]. Before the first producer has come, it waits for one.
+    ///
+    /// # Errors
+    /// As [`At::open`].
+    pub fn open_consumer(self) -> Result<Consumer<T>> {
+        open(self.segment, self.name)
+    }
+
     /// How many messages it can hold.
     #[must_use]
     pub fn capacity(mut self, messages: usize) -> Self {
         self.options.capacity = messages;
+        self
+    }
+
+    /// Lets it grow as it is filled, up to `limit` messages, of which there can be some 2^18: 24 bytes of each are taken at once,
+    /// the rest as they come.
+    #[must_use]
+    pub fn unbounded(mut self, limit: usize) -> Self {
+        self.options.capacity = limit;
+        self.options.grows = true;
         self
     }
 

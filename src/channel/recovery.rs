@@ -39,7 +39,7 @@
 //!
 //! A consumer that is *stopped* between TAKEN and FREE holds up producers after one lap of the ring, until it goes on or dies.
 
-use super::ring::Ring;
+use super::ring::{Ring, is_in};
 use crate::kinds::Kind;
 use crate::segment::{Attachment, Dead, Extent, wait};
 use shmkit_layouts::objects::{BlockMeta, MESSAGE_HANDLES};
@@ -71,6 +71,7 @@ pub(super) const fn kind<R: Rings>(number: u32) -> Kind {
             for ring in R::rings(attachment, body) {
                 let names = (0..ring.blocks()).filter_map(|index| ring.extent(index));
                 names.map(|name| name.load(Ordering::Acquire)).filter(|&name| name != 0).for_each(&mut *visit);
+                ring.growth().into_iter().flat_map(|growth| growth.names()).for_each(&mut *visit);
             }
         },
         wake: |attachment, body| R::rings(attachment, body).iter().for_each(wake),
@@ -87,9 +88,13 @@ fn wake(ring: &Ring) {
     wait::wake_everybody(ring.not_empty());
     wait::wake_everybody(ring.not_full());
     wait::wake_everybody(ring.block_free());
+    wait::wake_everybody(ring.all_done());
 }
 
 fn recover(attachment: &Attachment, ring: &Ring, dead: Dead) {
+    if let Some(growth) = ring.growth() {
+        growth.recover(attachment, dead.slot);
+    }
     for index in 0..ring.slots() {
         let slot = ring.slot_at(index);
         // Acquire pairs with the consumer's release: its block is in R if the slot is free again.
@@ -109,18 +114,12 @@ fn recover(attachment: &Attachment, ring: &Ring, dead: Dead) {
         let _ = slot.compare_exchange(seen, free.pack(), Ordering::AcqRel, Ordering::Relaxed);
         failpoint!("queue.recover_slot");
     }
-    let mut named = vec![0u64; (ring.blocks() as usize).div_ceil(64)];
-    for index in 0..ring.slots() {
-        let found = Slot::unpack(ring.slot_at(index).load(Ordering::Acquire));
-        if matches!(found.state, SLOT_READY | SLOT_TAKEN) && found.index < ring.blocks() {
-            named[found.index as usize / 64] |= 1 << (found.index % 64);
-        }
-    }
+    let named = ring.named();
     failpoint!("queue.recover_scanned");
     let mut again = false;
     for index in 0..ring.blocks() {
         let block = Block::unpack(ring.word(index).load(Ordering::Acquire));
-        let is_named = named[index as usize / 64] & 1 << (index % 64) != 0;
+        let is_named = is_in(&named, index);
         let is_his = block.owner == dead.slot;
         let (free, requeue) = match block.state {
             BLOCK_WRITE => (is_his && !is_named, false),
@@ -167,9 +166,15 @@ fn destroy(attachment: &Attachment, ring: &Ring) -> bool {
     for index in 0..ring.blocks() {
         let block = Block::unpack(ring.word(index).load(Ordering::Acquire));
         if block.state != BLOCK_FREE {
-            handles |= ring.has_extents() && flags(ring, index) & MESSAGE_HANDLES != 0;
+            // Where it cannot be known there may be some.
+            let may_have = ring.look(attachment, index).is_err() || flags(ring, index) & MESSAGE_HANDLES != 0;
+            handles |= ring.has_extents() && may_have;
         }
         ring.free_extent(attachment, index);
+    }
+    for name in ring.growth().into_iter().flat_map(|growth| growth.names()) {
+        attachment.free_extent(name);
+        failpoint!("queue.chunk_freed");
     }
     handles
 }

@@ -28,12 +28,14 @@
 //!
 //! Model: `mcq_rebirth`, `mcq_onepass` (`tests/models`). Recovery is in [`super::recovery`].
 
+use super::growth::Growth;
 use super::spec::{MAX_BLOCKS, MIN_RING, PAYLOAD_ALIGN};
 use crate::error::{Result, corrupt};
 use crate::segment::wait;
 use crate::segment::{Attachment, atomic, fetch};
-use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QueueBody};
+use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QUEUE_CLOSED, QUEUE_OPEN, QUEUE_SHUT_DOWN, QueueBody};
 use shmkit_layouts::words::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// From this stride on, blocks are reused lowest-first: a small hot set matters more than neighbours that share a line.
@@ -100,7 +102,9 @@ pub(crate) struct Ring {
     words: *const AtomicU64,
     /// Null where messages have no extents.
     extents: *const AtomicU64,
+    /// Null where they lie in chunks.
     payload: *mut u8,
+    growth: Option<Arc<Growth>>,
     stride: usize,
     capacity: u64,
     mask: u64,
@@ -129,7 +133,7 @@ impl Clone for Ring {
             head: AtomicU64::new(self.hints.head.load(Ordering::Relaxed)),
             requeue: AtomicU32::new(self.hints.requeue.load(Ordering::Relaxed)),
         };
-        Ring { hints, ..*self }
+        Ring { hints, growth: self.growth.clone(), ..*self }
     }
 }
 
@@ -167,6 +171,15 @@ impl Ring {
                 None => Err(wrong(at)),
             }
         };
+        let per = fetch!(body, chunk_blocks);
+        let growth = match per {
+            0 => None,
+            _ if !blocks.is_multiple_of(per) => return Err(wrong(u64::from(per))),
+            _ => {
+                let table = part(fetch!(body, chunks_offset), blocks / per, 8, 8)?.cast();
+                Some(Arc::new(Growth::new(table, blocks / per, per, stride)))
+            }
+        };
         Ok(Ring {
             body,
             slots: part(fetch!(body, slots_offset), ring, 8, 8)?.cast(),
@@ -175,7 +188,11 @@ impl Ring {
                 0 => std::ptr::null(),
                 at => part(at, blocks, 8, 8)?.cast(),
             },
-            payload: part(fetch!(body, payload_offset), blocks, u64::from(stride), PAYLOAD_ALIGN)?.cast_mut().cast(),
+            payload: match growth {
+                Some(_) => std::ptr::null_mut(),
+                None => part(fetch!(body, payload_offset), blocks, u64::from(stride), PAYLOAD_ALIGN)?.cast_mut().cast(),
+            },
+            growth,
             stride: stride as usize,
             capacity: u64::from(capacity),
             mask: u64::from(ring) - 1,
@@ -220,6 +237,14 @@ impl Ring {
 
     pub(crate) fn block_free(&self) -> &AtomicU32 {
         atomic!(self.body, block_free)
+    }
+
+    pub(super) fn all_done(&self) -> &AtomicU32 {
+        atomic!(self.body, all_done)
+    }
+
+    pub(super) fn roles(&self) -> &AtomicU32 {
+        atomic!(self.body, roles)
     }
 
     pub(super) fn head(&self) -> &AtomicU64 {
@@ -270,11 +295,29 @@ impl Ring {
         (!self.extents.is_null()).then(|| unsafe { &*self.extents.add(index as usize) })
     }
 
-    /// The payload of a block. To be touched by the block's owner only.
+    /// The payload of a block. To be touched by the block's owner only. Where payloads lie in chunks, of a block that this
+    /// process has claimed, or [`looked for`](Ring::look).
     #[inline]
     pub(crate) fn payload(&self, index: u32) -> *mut u8 {
         debug_assert!(index < self.blocks);
-        self.payload.wrapping_add(index as usize * self.stride)
+        match &self.growth {
+            None => self.payload.wrapping_add(index as usize * self.stride),
+            Some(growth) => growth.payload(index, self.stride),
+        }
+    }
+
+    /// Finds out where the payload of a block lies that somebody else has claimed.
+    #[inline]
+    pub(super) fn look(&self, attachment: &Attachment, index: u32) -> Result<()> {
+        match &self.growth {
+            None => Ok(()),
+            Some(growth) => growth.look(attachment, index),
+        }
+    }
+
+    /// What there is of a ring that grows.
+    pub(super) fn growth(&self) -> Option<&Growth> {
+        self.growth.as_deref()
     }
 
     // ---- blocks -----------------------------------------------------------------------------------------------------
@@ -283,8 +326,9 @@ impl Ring {
     #[inline]
     pub(crate) fn claim(&self, me: u32) -> Option<Claimed> {
         let mut cursor = if self.rotates { self.hints.block.load(Ordering::Relaxed) } else { 0 };
-        for _ in 0..self.blocks {
-            if cursor >= self.blocks {
+        let blocks = self.growth.as_ref().map_or(self.blocks, |growth| growth.blocks());
+        for _ in 0..blocks {
+            if cursor >= blocks {
                 cursor = 0;
             }
             let index = if cursor < self.scattered { scattered(cursor) } else { cursor };
@@ -561,29 +605,63 @@ impl Ring {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire pairs with the store in `close`; the END mark makes it exact.
-        atomic!(self.body, closed).load(Ordering::Acquire) != 0
+        atomic!(self.body, closed).load(Ordering::Acquire) != QUEUE_OPEN
+    }
+
+    /// Whether what is in it is to be thrown away, too.
+    #[inline]
+    pub(super) fn is_shut_down(&self) -> bool {
+        // Acquire pairs with the release in `shut_down`.
+        atomic!(self.body, closed).load(Ordering::Acquire) > QUEUE_CLOSED
     }
 
     /// Lets nobody begin to put a message any more.
     pub(crate) fn close(&self) {
-        atomic!(self.body, closed).store(1, Ordering::SeqCst);
+        self.end(QUEUE_CLOSED);
+    }
+
+    /// Lets nobody begin to put or get a message any more.
+    pub(super) fn shut_down(&self) {
+        self.end(QUEUE_SHUT_DOWN);
+    }
+
+    fn end(&self, state: u32) {
+        // Only ever up: who closes it later does not open it for those who get.
+        atomic!(self.body, closed).fetch_max(state, Ordering::SeqCst);
         failpoint!("queue.closed");
         wait::publish_all(self.not_empty());
         wait::publish_all(self.not_full());
         wait::publish_all(self.block_free());
+        wait::publish_all(self.all_done());
+    }
+
+    /// The first position at which nothing was put: `tail`, past what producers have not said yet.
+    fn settled_tail(&self) -> u64 {
+        let mut tail = self.tail().load(Ordering::Acquire);
+        for _ in 0..=self.mask {
+            let slot = Slot::unpack(self.slot(tail).load(Ordering::Acquire));
+            let ahead = slot.lap.wrapping_sub(self.lap(tail)) as i32;
+            // What was taken in the meantime was put, too.
+            if !(ahead == 1 || ahead == 0 && matches!(slot.state, SLOT_READY | SLOT_TAKEN)) {
+                break;
+            }
+            tail = tail.wrapping_add(1);
+        }
+        tail
     }
 
     /// Messages in it at this instant, those that wait to be delivered again included.
     pub(crate) fn len(&self) -> usize {
-        let head = self.settled_head();
-        let mut tail = self.tail().load(Ordering::Acquire);
-        // A producer may have died between its commit and moving the tail.
-        for _ in 0..=self.mask {
-            let slot = Slot::unpack(self.slot(tail).load(Ordering::Acquire));
-            if slot.lap != self.lap(tail) || slot.state != SLOT_READY {
+        let mut head = self.settled_head();
+        let mut tail = self.settled_tail();
+        for _ in 0..LOOKS {
+            let now = self.settled_head();
+            if now == head {
+                // Both at the same instant: the one at which the tail was read.
                 break;
             }
-            tail = tail.wrapping_add(1);
+            head = now;
+            tail = self.settled_tail();
         }
         let in_ring = (tail.wrapping_sub(head) as i64).clamp(0, self.capacity as i64) as usize;
         if self.requeue().load(Ordering::Acquire) == self.hints.requeue.load(Ordering::Relaxed) {
@@ -592,7 +670,71 @@ impl Ring {
         let again = |&index: &u32| Block::unpack(self.word(index).load(Ordering::Relaxed)).state == BLOCK_REQUEUE;
         in_ring + (0..self.blocks).filter(again).count()
     }
+
+    /// Messages that were put and not released, whoever has them, and whether that is exact: then there was an instant at which
+    /// so many, or if it is zero, none of all that had ever been put, were not released.
+    ///
+    /// A message moves from a slot to its block and never back, so who looks at the slots first misses none; and those that are
+    /// put by whoever has another one show in the tail.
+    pub(super) fn unreleased(&self) -> (usize, bool) {
+        let mut count = 0;
+        for _ in 0..LOOKS {
+            let first = self.settled_tail();
+            let named = self.named();
+            count = named.iter().map(|bits| bits.count_ones() as usize).sum();
+            for index in 0..self.blocks {
+                // Acquire pairs with the release of whoever released or took it.
+                let block = Block::unpack(self.word(index).load(Ordering::Acquire));
+                let is_out = matches!(block.state, BLOCK_READ | BLOCK_REQUEUE_PENDING | BLOCK_REQUEUE);
+                count += usize::from(is_out && !is_in(&named, index));
+            }
+            if self.settled_tail() == first {
+                return (count, true);
+            }
+        }
+        (count, false)
+    }
+
+    /// Which blocks are named by a slot, one bit each.
+    pub(super) fn named(&self) -> Vec<u64> {
+        let mut named = vec![0u64; (self.blocks as usize).div_ceil(64)];
+        for index in 0..self.slots() {
+            let found = Slot::unpack(self.slot_at(index).load(Ordering::Acquire));
+            if matches!(found.state, SLOT_READY | SLOT_TAKEN) && found.index < self.blocks {
+                named[found.index as usize / 64] |= 1 << (found.index % 64);
+            }
+        }
+        named
+    }
+
+    /// Puts a message that this process has taken back, to be delivered again. False if the block is not this process's.
+    pub(super) fn put_back(&self, claimed: Claimed) -> bool {
+        let back = Block { owner: 0, state: BLOCK_REQUEUE, ..Block::unpack(claimed.word) };
+        let word = self.word(claimed.index);
+        // Release pairs with the acquire in `adopt`.
+        if word.compare_exchange(claimed.word, back.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        failpoint!("queue.put_back");
+        self.requeue().fetch_add(1, Ordering::Release);
+        wait::publish_one(self.not_empty());
+        true
+    }
+
+    /// A block that somebody is reading, and the slot of its reader.
+    pub(super) fn any_reader(&self) -> Option<u32> {
+        let block = |index| Block::unpack(self.word(index).load(Ordering::Relaxed));
+        (0..self.blocks).map(block).find(|block| block.state == BLOCK_READ).map(|block| block.owner)
+    }
 }
+
+/// Whether `index` is in a set of [`Ring::named`].
+pub(super) fn is_in(named: &[u64], index: u32) -> bool {
+    named[index as usize / 64] & 1 << (index % 64) != 0
+}
+
+/// Looks at a length that changes all the time.
+const LOOKS: u32 = 16;
 
 /// A slot's word without its lap.
 pub(super) const FREE: Slot = Slot { lap: 0, state: SLOT_FREE, owner: 0, index: 0 };

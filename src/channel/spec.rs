@@ -1,9 +1,10 @@
 //! What a ring is made of, and how it is laid out when it is built.
 //!
 //! ```text
-//! QueueBody | slot[N] | block[B] | extent[B], if messages may be long | … | payload[B]
+//! QueueBody | slot[N] | block[B] | extent[B], if messages may be long | chunk[C], if it grows | … | payload[B], if it does not
 //! ```
 
+use super::growth::CHUNK_BLOCKS;
 use crate::error::{Result, SegmentError};
 use shmkit_layouts::objects::{QUEUE_AT_MOST_ONCE, QueueBody};
 use shmkit_layouts::words::{BLOCK_FREE, Block};
@@ -14,11 +15,14 @@ pub(crate) const MAX_BLOCKS: u32 = 1 << 18;
 pub(super) const MIN_RING: u32 = 64;
 /// Alignment of payloads in bytes.
 pub(crate) const PAYLOAD_ALIGN: u64 = 128;
+
 /// What a ring is built as.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spec {
     capacity: u32,
-    blocks: u32,
+    pub(super) blocks: u32,
+    /// Chunks of a queue that grows.
+    pub(super) chunks: u32,
     stride: u32,
     extents: bool,
     flags: u32,
@@ -36,7 +40,14 @@ impl Spec {
         let Ok(stride) = u32::try_from(stride) else {
             return invalid("an element", stride, "it must be below 4 GiB");
         };
-        Ok(Spec { capacity, blocks, stride, extents, flags: if at_most_once { QUEUE_AT_MOST_ONCE } else { 0 } })
+        Ok(Spec {
+            capacity,
+            blocks,
+            chunks: 0,
+            stride,
+            extents,
+            flags: if at_most_once { QUEUE_AT_MOST_ONCE } else { 0 },
+        })
     }
 
     fn ring(&self) -> u32 {
@@ -55,14 +66,21 @@ impl Spec {
         self.words_offset() + u64::from(self.blocks) * 8
     }
 
+    fn chunks_offset(&self) -> u64 {
+        let extents = if self.extents { u64::from(self.blocks) * 8 } else { 0 };
+        self.extents_offset() + extents
+    }
+
     /// Bytes of everything but the payloads. These must be zero before [`Spec::build`].
     pub(crate) fn control(&self) -> u64 {
-        let extents = if self.extents { u64::from(self.blocks) * 8 } else { 0 };
-        (self.extents_offset() + extents).next_multiple_of(PAYLOAD_ALIGN)
+        (self.chunks_offset() + u64::from(self.chunks) * 8).next_multiple_of(PAYLOAD_ALIGN)
     }
 
     /// Bytes of the payloads.
     pub(crate) fn payload(&self) -> u64 {
+        if self.chunks > 0 {
+            return 0;
+        }
         (u64::from(self.blocks) * u64::from(self.stride)).next_multiple_of(PAYLOAD_ALIGN)
     }
 
@@ -81,7 +99,9 @@ impl Spec {
             (&raw mut (*body).slots_offset).write(self.slots_offset());
             (&raw mut (*body).words_offset).write(self.words_offset());
             (&raw mut (*body).extents_offset).write(if self.extents { self.extents_offset() } else { 0 });
-            (&raw mut (*body).payload_offset).write(payload);
+            (&raw mut (*body).payload_offset).write(if self.chunks > 0 { 0 } else { payload });
+            (&raw mut (*body).chunk_blocks).write(if self.chunks > 0 { CHUNK_BLOCKS } else { 0 });
+            (&raw mut (*body).chunks_offset).write(if self.chunks > 0 { self.chunks_offset() } else { 0 });
             (&raw mut (*body).flags).write(self.flags);
         }
         // Generations differ from those of the queue that lay in this entry before: a reference cell that names a block of

@@ -97,7 +97,7 @@ impl PoolBuilder {
     }
 
     /// Each worker calls `initializer` with these arguments before its first task. If it fails in three workers, one after the
-    /// other, the pool is broken: every task gets [`TaskError::BrokenPool`] with what it said.
+    /// other, the pool is broken: every task gets [`TaskError::BrokenPool`](crate::TaskError::BrokenPool) with what it said.
     pub fn initializer<F, A>(mut self, initializer: F, arguments: A) -> Self
     where
         F: Target<A, Outcome: Outcome>,

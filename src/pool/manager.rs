@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// Workers that die before they are ready, one after the other, after which the pool gives up.
 const FAILED_STARTS: u32 = 3;
+/// How soon the pool looks again whether the workers that are to stay are ready.
+const READY: Duration = Duration::from_millis(20);
 /// When the start of a worker is tried again that the system has refused.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,10 @@ impl Shared {
                 next_look = self.look_at_times();
                 if self.balance().is_err() {
                     next_look = Some(next_look.unwrap_or(Instant::now() + RETRY).min(Instant::now() + RETRY));
+                }
+                // A worker that was started before anybody waited for it does not say when it is ready.
+                if self.state().expecting {
+                    next_look = Some(next_look.unwrap_or(Instant::now() + READY).min(Instant::now() + READY));
                 }
             }
             let mut state = self.state();

@@ -205,7 +205,9 @@ impl Table {
         let row = self.row(worker)?;
         // Acquire pairs with the release in `announce`.
         let ready = atomic!(row, state).load(Ordering::Acquire) != WORKER_STARTING;
-        ready.then(|| Token(atomic!(row, token).load(Ordering::Relaxed)))
+        // One that was released before it was ready has not said who it is.
+        let token = Token(atomic!(row, token).load(Ordering::Relaxed));
+        (ready && token.0 != 0).then_some(token)
     }
 
     /// Whether a worker asks to be replaced.
@@ -313,8 +315,9 @@ impl Table {
         let token = self.attachment().token()?;
         if let Some(row) = self.row(worker) {
             atomic!(row, token).store(token.0, Ordering::Relaxed);
-            // Release: the token is there before the state.
-            atomic!(row, state).store(WORKER_READY, Ordering::Release);
+            // Release: the token is there before the state. A change, not a store: the pool may have released this worker already.
+            let state = atomic!(row, state);
+            let _ = state.compare_exchange(WORKER_STARTING, WORKER_READY, Ordering::Release, Ordering::Relaxed);
         }
         Ok(())
     }

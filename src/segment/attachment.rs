@@ -267,6 +267,7 @@ impl Attachment {
 
     fn introduce(&self, participant: *const ParticipantSlot, pid: u32) {
         atomic!(participant, pid).store(pid, Ordering::Relaxed);
+        atomic!(participant, uid).store(rustix::process::geteuid().as_raw(), Ordering::Relaxed);
         let (pid_namespace, start_time) = proc::own_origin();
         atomic!(participant, pid_namespace).store(pid_namespace, Ordering::Relaxed);
         atomic!(participant, start_time).store(start_time, Ordering::Relaxed);

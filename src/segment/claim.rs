@@ -130,7 +130,9 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
         }
         Attempt::Held(_) => Ok(None),
     };
-    match once()? {
+    // One failed compare-and-swap, the caller's, has taken the line from the owner already.
+    let first = if !slept && is_held(attachment, word.load(Ordering::Relaxed)) { None } else { once()? };
+    match first {
         None if !slept => wait::watch(&Deadline::NEVER, || match word.load(Ordering::Relaxed) {
             // A look leaves the line with whoever has it; a lock that somebody holds is not worth a compare-and-swap.
             seen if is_held(attachment, seen) => Ok(None),

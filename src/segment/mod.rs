@@ -38,7 +38,7 @@ pub(crate) use heap::Extent;
 pub use life::{GcReport, SegmentInfo, gc, list};
 pub use object::{At, SharedObject};
 pub(crate) use objects::ObjectId;
-pub use objects::ObjectInfo;
+pub use objects::{ObjectInfo, Peer};
 pub(crate) use recovery::Dead;
 pub(crate) use session::inherit;
 pub use session::{Context, session};

@@ -139,6 +139,37 @@ impl ObjectRef {
     }
 }
 
+/// A process that holds the other end of something, as it says itself in the registry: whoever may write to the segment can
+/// lie there, and the segment's mode says who may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id in its own PID namespace.
+    pub pid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Name of the process.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// Who holds the object in `role`.
+    pub(crate) fn peers(&self, role: u32) -> Vec<Peer> {
+        let mut peers = Vec::new();
+        self.attachment.any_cell(self.id.index, |cell| {
+            if cell.role == role && cell.kind == CELL_PROCESS && self.attachment.is_valid(cell) {
+                let participant = self.attachment.participant(cell.id);
+                peers.push(Peer {
+                    pid: atomic!(participant, pid).load(Ordering::Relaxed),
+                    uid: atomic!(participant, uid).load(Ordering::Relaxed),
+                    name: self.attachment.participant_name(cell.id),
+                });
+            }
+            false
+        });
+        peers
+    }
+}
+
 /// What a listing shows of an object.
 #[derive(Debug, Clone)]
 pub struct ObjectInfo {

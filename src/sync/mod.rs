@@ -4,6 +4,7 @@
 
 mod barrier;
 mod bounded;
+mod condition;
 pub(crate) mod event;
 pub(crate) mod mutex;
 pub(crate) mod once;
@@ -13,10 +14,12 @@ pub(crate) mod readers;
 pub(crate) mod rlock;
 mod rwlock;
 pub(crate) mod semaphore;
+pub(crate) mod waiters;
 
 pub use crate::segment::interrupt::set_interrupt_check;
 pub use barrier::{Barrier, BarrierOptions};
 pub use bounded::{BoundedSemaphore, BoundedSemaphoreOptions};
+pub use condition::{Condition, ConditionGuard, ConditionOptions};
 pub use event::{Event, EventOptions};
 pub use mutex::{Lock, LockError, LockGuard, LockOptions, Mutex, MutexGuard, MutexOptions, Recovered, Unlocked};
 pub use once::{Once, OnceOptions};

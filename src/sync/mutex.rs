@@ -66,6 +66,16 @@ impl<G: Unlocked> LockError<G> {
         }
     }
 
+    /// The same with another guard in it.
+    pub(super) fn map<H: Unlocked>(self, wrap: impl FnOnce(G) -> H) -> LockError<H> {
+        match self {
+            LockError::OwnerDied(mut recovered) => {
+                LockError::OwnerDied(Recovered { guard: recovered.guard.take().map(wrap) })
+            }
+            LockError::Failed(error) => LockError::Failed(error),
+        }
+    }
+
     /// Whether the lock is held although its last owner died.
     pub fn is_owner_died(&self) -> bool {
         matches!(self, LockError::OwnerDied(_))
@@ -195,30 +205,29 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Held<'_> {
-    /// What a release is beside one compare-and-swap: a poisoned lock, a panic, a waiter.
-    #[cold]
-    #[inline(never)]
-    fn release_slow(&self) {
-        let attachment = self.object.attachment();
-        // An unwinding thread leaves the data as a killed process does: the next owner is told.
-        let _ = if self.poison {
-            claim::poison(attachment, self.word, self.what)
-        } else if self.abandon || std::thread::panicking() {
-            claim::abandon(attachment, self.word, self.what)
-        } else {
-            claim::unlock(attachment, self.word, self.what)
-        };
-    }
+/// What a release is beside one compare-and-swap: a poisoned lock, an abandoned one, a waiter. It takes the parts of a guard and
+/// not the guard: one whose address nobody is given needs no memory.
+#[cold]
+#[inline(never)]
+fn release_slow(attachment: &Attachment, word: &AtomicU32, what: &'static str, poison: bool, abandon: bool) {
+    let _ = if poison {
+        claim::poison(attachment, word, what)
+    } else if abandon {
+        claim::abandon(attachment, word, what)
+    } else {
+        claim::unlock(attachment, word, what)
+    };
 }
 
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         failpoint!("unlock.before");
-        let special = self.poison || self.abandon || std::thread::panicking();
-        if special || !claim::unlock_unwaited(self.object.attachment(), self.word) {
-            self.release_slow();
+        // An unwinding thread leaves the data as a killed process does: the next owner is told.
+        let abandon = self.abandon || std::thread::panicking();
+        let attachment = self.object.attachment();
+        if self.poison || abandon || !claim::unlock_unwaited(attachment, self.word) {
+            release_slow(attachment, self.word, self.what, self.poison, abandon);
         }
         failpoint!("unlock.after");
     }
@@ -550,6 +559,16 @@ impl Lock {
             return Ok(());
         }
         Err(SyncError::NotOwner { what: "lock", by: "anybody" }.into())
+    }
+
+    /// Releases it for a wait at a condition.
+    pub(super) fn suspend(&self) -> Result<()> {
+        claim::unlock(self.object.attachment(), self.word(), "lock")
+    }
+
+    /// Takes it again after a wait at a condition.
+    pub(super) fn resume(&self) -> Result<Acquired> {
+        claim::lock(self.object.attachment(), self.word(), Deadline::NEVER, "lock")
     }
 
     /// Whether somebody holds it at this instant.

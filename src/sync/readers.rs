@@ -32,13 +32,7 @@ fn recover(attachment: &Attachment, body: &Extent, dead: Dead) {
 }
 
 /// The count of `slot`, of a lock at `start` whose fields nobody has checked.
-fn count_of<'a>(
-    attachment: &'a Attachment,
-    lock: *const RwLockBody,
-    start: u64,
-    end: u64,
-    slot: u32,
-) -> Option<&'a AtomicU64> {
+fn count_of(attachment: &Attachment, lock: *const RwLockBody, start: u64, end: u64, slot: u32) -> Option<&AtomicU64> {
     let first = start.checked_add(fetch!(lock, readers_offset))?;
     let offset = first.checked_add(u64::from(slot) * size_of::<ReaderCount>() as u64)?;
     if slot >= fetch!(lock, readers) || offset >= end {

@@ -93,7 +93,7 @@ impl Shared for RLock {
 handle_as_value!(RLock);
 
 /// This thread's number in its process: from 1 on, never used twice.
-fn ordinal() -> u32 {
+pub(super) fn ordinal() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     thread_local! {
         static MINE: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -248,6 +248,21 @@ impl RLock {
     /// `NotOwner` if this thread does not hold it.
     pub fn release(&self) -> Result<()> {
         self.leave(false, false)
+    }
+
+    /// Releases it whatever its depth for a wait at a condition; gives the depth beyond the first.
+    pub(super) fn suspend(&self) -> Result<u32> {
+        // Relaxed: the owner's own.
+        let depth = atomic!(self.body, depth).swap(0, Ordering::Relaxed);
+        self.leave(false, false).map(|()| depth)
+    }
+
+    /// Takes it again at that depth after a wait at a condition.
+    pub(super) fn resume(&self, depth: u32) -> Result<Acquired> {
+        let how = claim::lock(self.object.attachment(), self.word(), Deadline::NEVER, "rlock")?;
+        self.entered()?;
+        atomic!(self.body, depth).store(depth, Ordering::Relaxed);
+        Ok(how)
     }
 
     fn leave(&self, poison: bool, abandon: bool) -> Result<()> {

@@ -15,7 +15,7 @@ const STEPS: &[Step] = &[
     command(
         "tests",
         "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models --features shmkit/failpoints \
-         --lib --bins --tests --examples",
+         --no-fail-fast --lib --bins --tests --examples",
     ),
     command("doc tests", "cargo test --workspace --features shmkit/failpoints --doc"),
     call("instructions of the hot paths", instructions::check),

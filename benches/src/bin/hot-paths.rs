@@ -15,8 +15,11 @@ struct Job {
     place: (u16, u16),
 }
 
+/// What runs a path so many times.
+type Path = fn(u64) -> shmkit::Result<()>;
+
 /// Names and what they run.
-const PATHS: &[(&str, fn(u64) -> shmkit::Result<()>)] = &[
+const PATHS: &[(&str, Path)] = &[
     ("mutex lock+unlock", |count| {
         let mutex = Mutex::new_in(&segment()?, 0u64)?;
         for _ in 0..count {

@@ -3,7 +3,7 @@
 use super::json::{Line, lines};
 use super::{Report, number};
 use crate::Result;
-use crate::statistics::noise;
+use crate::statistics::{noise, ratios};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -35,7 +35,12 @@ pub fn compare(reports: &[Report], baseline: &[Line]) -> String {
                 Some(label) => row.label == label,
                 None => report.shmkit == Some(*place),
             });
-            let threshold = row.map_or(LEAST, |(_, row)| (3.0 * noise(&row.values)).max(LEAST));
+            // What is compared is what has the noise: ratios do not drift with the machine as values do.
+            let noise = row.map_or(0.0, |(place, row)| match (now.ratio_to_limit, report.limit) {
+                (Some(_), Some(limit)) if limit != place => noise(&ratios(&row.values, &report.rows[limit].values)),
+                _ => noise(&row.values),
+            });
+            let threshold = (3.0 * noise).max(LEAST);
             if (change - 1.0).abs() > threshold && change.is_finite() {
                 let better = (change < 1.0) == report.unit.less_is_better();
                 let _ = writeln!(

@@ -79,7 +79,7 @@ pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, len: u32, see
     let most = if is_recovery { extent.recoveries } else { extent.kills };
     let mut points = Vec::new();
     for count in spread(len, most, seed) {
-        let is_lazy = mix(&[seed, u64::from(count), 1]) % extent.lazy == 0;
+        let is_lazy = mix(&[seed, u64::from(count), 1]).is_multiple_of(extent.lazy);
         points.push(Point { count, kind: if is_lazy { Kind::Lazy } else { Kind::Kill }, seed });
     }
     if has_pairs {
