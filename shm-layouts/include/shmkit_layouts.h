@@ -288,7 +288,7 @@
 /* Dict: the most index slots of a table without pages. */
 #define SHMKIT_DICT_TABLE_INLINE UINT64_C(0x1000)
 /* List: the most slots of a chunk. */
-#define SHMKIT_LIST_CHUNK_SLOTS UINT64_C(512)
+#define SHMKIT_LIST_CHUNK_SLOTS UINT64_C(510)
 
 /* Token: A participant's token; never 0. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_TOKEN_SLOT_SHIFT 0

@@ -25,7 +25,7 @@ constants! { CONSTANTS:
     /// Dict: the most index slots of a table without pages.
     DICT_TABLE_INLINE: u64 = 4096;
     /// List: the most slots of a chunk.
-    LIST_CHUNK_SLOTS: u64 = 512;
+    LIST_CHUNK_SLOTS: u64 = 510;
 }
 
 layout! {

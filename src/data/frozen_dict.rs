@@ -263,7 +263,7 @@ fn image<Q: Serialize, W: Serialize>(items: impl IntoIterator<Item = (Q, W)>) ->
         }
         image[HEADER + at] = IndexSlot { entry: number as u32, hash: *hash }.pack();
         image[HEADER + slots + number] = image.len() as u64;
-        image.push(value.info(key).pack());
+        image.push(value.info(Some(key)).pack());
         image.extend_from_slice(key.words());
         image.extend_from_slice(value.words());
     }

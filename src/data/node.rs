@@ -139,7 +139,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// No key: of a value in a list.
+    /// A key that is not written yet.
     #[inline]
     pub(crate) fn none() -> Key {
         Key { tag: 0, bytes: Bytes::new() }
@@ -242,11 +242,11 @@ impl Value {
 
     /// What a node with this value for `key` says of them.
     #[inline]
-    pub(crate) fn info(&self, key: &Key) -> NodeInfo {
+    pub(crate) fn info(&self, key: Option<&Key>) -> NodeInfo {
         NodeInfo {
             value_len: self.bytes.len as u32,
-            key_len: key.bytes.len as u32,
-            key_tag: key.tag,
+            key_len: key.map_or(0, |key| key.bytes.len as u32),
+            key_tag: key.map_or(0, |key| key.tag),
             value_tag: self.tag,
         }
     }
@@ -269,6 +269,14 @@ impl Value {
     #[inline]
     pub(crate) fn write<W: Serialize + ?Sized>(&mut self, attachment: &Attachment, value: &W) -> Result<()> {
         let bytes = &mut self.bytes;
+        // What needs no drop has no handle, or a reference to one: that is refused here, and noted at the second try.
+        if !std::mem::needs_drop::<W>() {
+            if let Ok((tag, _)) = codec::encode(value, Sink(bytes)) {
+                return self.finish(Ok(tag));
+            }
+            let _ = take_refusal();
+            *bytes = Bytes::new();
+        }
         let tag = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)).map(|(tag, _)| tag));
         self.finish(tag)
     }
@@ -276,7 +284,8 @@ impl Value {
 
 /// Everything a new node is to hold.
 pub(crate) struct Contents<'c> {
-    pub(crate) key: &'c Key,
+    /// None in a list.
+    pub(crate) key: Option<&'c Key>,
     pub(crate) value: &'c Value,
 }
 
@@ -284,7 +293,12 @@ impl Contents<'_> {
     #[inline]
     fn size(&self) -> u64 {
         let anchor = u64::from(!self.value.handles.is_empty());
-        HEADER + (anchor + self.key.bytes.words().len() as u64 + self.value.bytes.words().len() as u64) * 8
+        HEADER + (anchor + self.key_words().len() as u64 + self.value.bytes.words().len() as u64) * 8
+    }
+
+    #[inline]
+    fn key_words(&self) -> &[u64] {
+        self.key.map_or(&[], Key::words)
     }
 
     #[inline]
@@ -292,7 +306,7 @@ impl Contents<'_> {
         // Relaxed throughout: the swing publishes it.
         block.second().store(self.value.info(self.key).pack(), Ordering::Relaxed);
         let start = HEADER + 8 * u64::from(!self.value.handles.is_empty());
-        let (key, value) = (self.key.bytes.words(), self.value.bytes.words());
+        let (key, value) = (self.key_words(), self.value.bytes.words());
         block.words(start, key.len() as u64)?.fill(key);
         block.words(start + 8 * key.len() as u64, value.len() as u64)?.fill(value);
         Some(())
@@ -381,6 +395,19 @@ impl<'a> Node<'a> {
         let key = block.words(start, key_words)?;
         let value = block.words(start + 8 * key_words, u64::from(info.value_len.div_ceil(8)))?;
         Some(Node { info, is_anchored, key, value })
+    }
+
+    /// The value of a node without a key, copied; `None` if it cannot be one.
+    #[inline]
+    pub(crate) fn copy_value_at(block: &Block<'a>, to: &mut Copied) -> Option<()> {
+        let info = NodeInfo::unpack(block.second().load(Ordering::Relaxed));
+        let is_anchored = Piece::unpack(block.word().load(Ordering::Relaxed)).anchored != 0;
+        let start = HEADER + 8 * u64::from(is_anchored);
+        let words = block.words(start, u64::from(info.value_len.div_ceil(8)))?;
+        to.tag = info.value_tag;
+        to.has_handles = is_anchored;
+        to.bytes.copy(words, info.value_len as usize);
+        Some(())
     }
 
     #[inline]

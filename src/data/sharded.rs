@@ -216,7 +216,9 @@ impl<K, V> ShardedDict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (mut encoded, mut written) = (Key::none(), Value::none());
+        // One by one: not moved once they are made.
+        let mut encoded = Key::none();
+        let mut written = Value::none();
         encoded.write(key)?;
         written.write(self.object.attachment(), value)?;
         self.core_of(&encoded).insert(&encoded, &written)

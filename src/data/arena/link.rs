@@ -10,18 +10,27 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// The backed part of the heap, as one operation sees it.
 pub(crate) struct View<'a> {
     attachment: &'a Attachment,
+    base: *mut u8,
+    start: u64,
     end: Cell<u64>,
 }
 
 impl<'a> View<'a> {
     #[inline]
     pub(crate) fn new(attachment: &'a Attachment) -> View<'a> {
-        View { attachment, end: Cell::new(View::backed(attachment)) }
+        let (base, start) = (attachment.map.base(), attachment.geometry.heap);
+        View { attachment, base, start, end: Cell::new(View::backed(attachment)) }
     }
 
     #[inline]
     fn backed(attachment: &Attachment) -> u64 {
         attachment.geometry.heap + attachment.committed() * UNIT_SIZE
+    }
+
+    /// How far a word lies from the start of the segment.
+    #[inline]
+    pub(crate) fn offset_of(&self, word: &AtomicU64) -> u64 {
+        (std::ptr::from_ref(word) as usize).wrapping_sub(self.base as usize) as u64
     }
 
     /// Where the backed heap ends, in bytes from the start of the segment.
@@ -37,10 +46,10 @@ impl<'a> View<'a> {
         if offset + 16 > self.end.get() && !self.has_grown(offset) {
             return None;
         }
-        if offset < self.attachment.geometry.heap {
+        if offset < self.start {
             return None;
         }
-        let start = self.attachment.map.base().wrapping_add(offset as usize).cast();
+        let start = self.base.wrapping_add(offset as usize).cast();
         Some(Block { start, offset, room: self.end.get() - offset, _heap: PhantomData })
     }
 
@@ -105,8 +114,8 @@ impl<'a> Block<'a> {
     #[inline]
     pub(crate) fn words(&self, offset: u64, count: u64) -> Option<Words<'a>> {
         debug_assert!(offset.is_multiple_of(8));
-        let end = count.checked_mul(8).and_then(|len| len.checked_add(offset))?;
-        if end > self.room {
+        // A heap has less than 2^48 bytes: no overflow.
+        if (offset | count) >> 56 != 0 || offset + count * 8 > self.room {
             return None;
         }
         let start = self.start.wrapping_add(offset as usize / 8);
@@ -138,6 +147,14 @@ impl<'a> Words<'a> {
     pub(crate) fn get(&self, index: u64) -> Option<&'a AtomicU64> {
         // SAFETY: inside what was checked when this was made; the reference is to an atomic.
         (index < self.count).then(|| unsafe { &*self.start.wrapping_add(index as usize) })
+    }
+
+    /// The first `count` words, of which there are as many, and the others.
+    #[inline]
+    pub(crate) fn split(self, count: u64) -> (Words<'a>, Words<'a>) {
+        debug_assert!(count <= self.count);
+        let start = self.start.wrapping_add(count as usize);
+        (Words { count, ..self }, Words { start, count: self.count - count, ..self })
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a AtomicU64> {

@@ -334,7 +334,8 @@ impl<'a> Core<'a> {
                 Ok(false)
             }
             Place::Vacant { slot } => {
-                let slot = self.vacancy(writing, slot, contents.key, hash)?;
+                let Some(key) = contents.key else { return Err(writing.corrupt(0)) };
+                let slot = self.vacancy(writing, slot, key, hash)?;
                 let number = atomic!(self.body, used).load(Ordering::Relaxed);
                 let table = self.table(writing, self.root().load(Ordering::Relaxed))?;
                 let Some(entry) = table.entry(&writing.view, number) else { return Err(writing.corrupt(number)) };
@@ -357,7 +358,7 @@ impl<'a> Core<'a> {
     /// Puts a value, whatever is there. True if the key was not there.
     #[inline]
     pub(crate) fn insert(&self, key: &Key, value: &Value) -> Result<bool> {
-        let contents = Contents { key, value };
+        let contents = Contents { key: Some(key), value };
         let hash = self.hash(key);
         let prepared = contents.prepare(&self.arena)?;
         let mut writing = self.lock()?;

@@ -251,7 +251,10 @@ impl<K, V> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (core, mut encoded, mut written) = (self.core(), Key::none(), Value::none());
+        // One by one: not moved once they are made.
+        let core = self.core();
+        let mut encoded = Key::none();
+        let mut written = Value::none();
         encoded.write(key)?;
         written.write(core.arena.attachment, value)?;
         core.insert(&encoded, &written)

@@ -88,7 +88,7 @@ impl<'a> Core<'a> {
         value: Option<&Value>,
     ) -> Result<()> {
         match value {
-            Some(value) => self.put(writing, place, hash, &Contents { key, value }, None)?,
+            Some(value) => self.put(writing, place, hash, &Contents { key: Some(key), value }, None)?,
             None => self.delete(writing, &place, hash)?,
         };
         Ok(())
@@ -97,7 +97,7 @@ impl<'a> Core<'a> {
     /// Puts a value and gives what was there.
     pub(crate) fn swap<V: DeserializeOwned>(&self, key: &Key, value: &Value) -> Result<Option<V>> {
         let hash = self.hash(key);
-        let contents = Contents { key, value };
+        let contents = Contents { key: Some(key), value };
         let prepared = contents.prepare(&self.arena)?;
         let mut writing = self.lock()?;
         let place = self.place(&writing, key, hash)?;
@@ -135,7 +135,7 @@ impl<'a> Core<'a> {
             let made = make();
             Value::of(writing.arena.attachment, &made).map(|value| (made, value))
         })?;
-        self.put(&mut writing, place, hash, &Contents { key, value: &value }, None)?;
+        self.put(&mut writing, place, hash, &Contents { key: Some(key), value: &value }, None)?;
         Ok(made)
     }
 
@@ -164,7 +164,7 @@ impl<'a> Core<'a> {
         for (key, value) in items {
             let hash = self.hash(key);
             let place = self.place(&writing, key, hash)?;
-            self.put(&mut writing, place, hash, &Contents { key, value }, None)?;
+            self.put(&mut writing, place, hash, &Contents { key: Some(key), value }, None)?;
         }
         Ok(())
     }

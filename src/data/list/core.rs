@@ -16,7 +16,7 @@
 use super::directory::{Directory, build_chunk, chunk_size, slots};
 use crate::data::arena::link::TRIES;
 use crate::data::arena::{Arena, Seen, View, Words, Writing, read_link, read_root};
-use crate::data::node::{Contents, Copied, Key, Node, Value};
+use crate::data::node::{Contents, Copied, Node, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::atomic;
 use shmkit_layouts::containers::{LIST_CHUNK_SLOTS, ListBody};
@@ -74,7 +74,7 @@ impl<'a> Core<'a> {
                 let (link, first) = (directory.link(chunk)?, directory.first(chunk)?.load(Ordering::Relaxed));
                 let seen = read_link(&view, link, |block| {
                     let Some(cell) = slots(&block)?.get(index.checked_sub(first)?) else { return Some(false) };
-                    match read_link(&view, cell, |block| Node::at(&block).map(|node| node.copy_value(to))) {
+                    match read_link(&view, cell, |block| Node::copy_value_at(&block, to)) {
                         Seen::Value(copied) => copied.map(|()| true),
                         Seen::Nothing => Some(false),
                         Seen::Changed => None,
@@ -160,7 +160,7 @@ impl<'a> Core<'a> {
     /// Puts another value in an element's place.
     pub(super) fn set(&self, writing: &mut Writing<'a>, place: &Place<'a>, value: &Value) -> Result<()> {
         let (_, old) = self.node(writing, place)?;
-        let new = contents(value, &Key::none()).place(writing, None)?;
+        let new = contents(value).place(writing, None)?;
         let Some(cell) = place.cell() else { return Err(writing.corrupt(place.slot)) };
         writing.retire(old)?;
         writing.swing(cell, new, writing.length())
@@ -182,7 +182,7 @@ impl<'a> Core<'a> {
         for _ in 0..4 {
             let place = self.place(writing, length)?;
             if let Some(cell) = place.cell() {
-                let new = contents(value, &Key::none()).place(writing, prepared)?;
+                let new = contents(value).place(writing, prepared)?;
                 return writing.swing(cell, new, length.wrapping_add(1));
             }
             if place.slots.len() == LIST_CHUNK_SLOTS && place.directory.link(place.chunk + 1).is_some() {
@@ -243,7 +243,7 @@ impl<'a> Core<'a> {
     ) -> Result<()> {
         let length = writing.length();
         let number = place.chunk + 1;
-        let new = contents(value, &Key::none()).place(writing, prepared)?;
+        let new = contents(value).place(writing, prepared)?;
         let (chunk, slots) = self.new_chunk(writing, LIST_CHUNK_SLOTS)?;
         let (Some(slot), Some(link), Some(first)) =
             (slots.get(0), place.directory.link(number), place.directory.first(number))
@@ -329,7 +329,7 @@ impl<'a> Core<'a> {
         let length = writing.length();
         let place = self.place(writing, index)?;
         let mut nodes = self.nodes(writing, &place)?;
-        let new = contents(value, &Key::none()).place(writing, None)?;
+        let new = contents(value).place(writing, None)?;
         nodes.insert(place.slot as usize, new);
         let split = if nodes.len() as u64 > LIST_CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
         self.replace_chunk(writing, &place, &[nodes, split], length.wrapping_add(1))
@@ -494,7 +494,7 @@ impl<'a> Core<'a> {
             let record = writing.record(values.len() as u64)?;
             let mut new = Vec::with_capacity(values.len());
             for (note, value) in record.iter().zip(values) {
-                new.push(contents(value, &Key::none()).place_in(writing, note)?);
+                new.push(contents(value).place_in(writing, note)?);
             }
             failpoint!("list.recorded");
             kept.splice(at..at, new);
@@ -554,6 +554,6 @@ impl Directory<'_> {
     }
 }
 
-fn contents<'c>(value: &'c Value, key: &'c Key) -> Contents<'c> {
-    Contents { key, value }
+fn contents(value: &Value) -> Contents<'_> {
+    Contents { key: None, value }
 }

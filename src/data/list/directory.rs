@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! directory   header | link of a chunk … | index of its first element …           ascending; unused links are 0
-//! chunk       header | link of a node, or 0 …                                     full ones have 512
+//! chunk       header | link of a node, or 0 …                                     full ones have 510
 //! ```
 
 use crate::data::arena::{Block, Words};
@@ -34,8 +34,8 @@ impl<'a> Directory<'a> {
         if count > 1 << 40 {
             return None;
         }
-        let links = block.words(HEADER, count)?;
-        Some(Directory { count, links, firsts: block.words(HEADER + count * 8, count)? })
+        let (links, firsts) = block.words(HEADER, count * 2)?.split(count);
+        Some(Directory { count, links, firsts })
     }
 
     /// The link of a chunk: one of the words that are a list's commit points.

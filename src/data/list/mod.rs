@@ -25,7 +25,7 @@ use self::core::Core;
 use super::arena::recovery::{arena_at, block_generation, destroy, named, recover};
 use super::arena::{Arena, Writing};
 use super::dict::ContainerOptions;
-use super::node::{Contents, Copied, Key, Node, Value};
+use super::node::{Contents, Copied, Node, Value};
 use crate::Error;
 use crate::error::{Result, SegmentError};
 use crate::kinds::Kind;
@@ -262,9 +262,10 @@ impl<T> List<T> {
     where
         T: Borrow<W>,
     {
-        let (core, key, mut written) = (self.core(), Key::none(), Value::none());
+        let core = self.core();
+        let mut written = Value::none();
         written.write(core.arena.attachment, value)?;
-        let prepared = Contents { key: &key, value: &written }.prepare(&core.arena)?;
+        let prepared = Contents { key: None, value: &written }.prepare(&core.arena)?;
         core.push(&mut core.lock()?, &written, prepared)
     }
 
@@ -295,7 +296,8 @@ impl<T> List<T> {
     where
         T: Borrow<W>,
     {
-        let (core, mut written) = (self.core(), Value::none());
+        let core = self.core();
+        let mut written = Value::none();
         written.write(core.arena.attachment, value)?;
         let mut writing = core.lock()?;
         let place = core.element(&writing, index as u64)?;
@@ -393,7 +395,8 @@ impl<T: DeserializeOwned> List<T> {
     /// for their lock: as [`List::push`].
     #[inline]
     pub fn get(&self, index: usize) -> Result<Option<T>> {
-        let (core, mut value) = (self.core(), Copied::none());
+        let core = self.core();
+        let mut value = Copied::none();
         if !core.get(index as u64, &mut value)? {
             return Ok(None);
         }
