@@ -414,7 +414,19 @@
 #define SHMKIT_LINK_PLACE_SHIFT 0
 #define SHMKIT_LINK_PLACE_MASK UINT64_C(0xfffffffff)
 #define SHMKIT_LINK_GENERATION_SHIFT 36
-#define SHMKIT_LINK_GENERATION_MASK UINT64_C(0xfffffff)
+#define SHMKIT_LINK_GENERATION_MASK UINT64_C(0x7ffffff)
+#define SHMKIT_LINK_IS_SMALL_SHIFT 63
+#define SHMKIT_LINK_IS_SMALL_MASK UINT64_C(0x1)
+
+/* Small: An element of a list in the slot itself, where a `Link` would be. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_SMALL_DATA_SHIFT 0
+#define SHMKIT_SMALL_DATA_MASK UINT64_C(0xffffffffffffff)
+#define SHMKIT_SMALL_LEN_SHIFT 56
+#define SHMKIT_SMALL_LEN_MASK UINT64_C(0x7)
+#define SHMKIT_SMALL_TAG_SHIFT 59
+#define SHMKIT_SMALL_TAG_MASK UINT64_C(0xf)
+#define SHMKIT_SMALL_IS_SMALL_SHIFT 63
+#define SHMKIT_SMALL_IS_SMALL_MASK UINT64_C(0x1)
 
 /* NodeInfo: What a node holds. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_NODE_INFO_VALUE_LEN_SHIFT 0

@@ -14,7 +14,8 @@ use crate::segment::object::{noting, take_refusal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::NodeHeader;
-use shmkit_layouts::words::{CELL_BLOCK, Cell, NodeInfo, Piece};
+use shmkit_layouts::objects::{TAG_F64, TAG_I64};
+use shmkit_layouts::words::{CELL_BLOCK, Cell, NodeInfo, Piece, Small};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -251,6 +252,23 @@ impl Value {
         }
     }
 
+    /// The value as the element of a list that needs no node.
+    #[inline]
+    pub(crate) fn small(&self) -> Option<u64> {
+        let len = self.bytes.len;
+        if len > 8 || !self.handles.is_empty() {
+            return None;
+        }
+        let word = self.words().first().map_or(0, |&word| word);
+        let small = |data, len| Some(Small { data, len: len as u32, tag: self.tag }.pack());
+        match (self.tag, len) {
+            (TAG_I64, 8) if sign_extended(word) == word => small(word, 7),
+            (TAG_F64, 8) if word & 0xFF == 0 => small(word >> 8, 7),
+            (TAG_I64 | TAG_F64, _) | (_, 8) => None,
+            _ => small(word, len),
+        }
+    }
+
     #[inline]
     fn finish(&mut self, tag: std::result::Result<u32, String>) -> Result<()> {
         match tag {
@@ -280,6 +298,12 @@ impl Value {
         let tag = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)).map(|(tag, _)| tag));
         self.finish(tag)
     }
+}
+
+/// A number of seven bytes, with its sign, in eight.
+#[inline]
+fn sign_extended(word: u64) -> u64 {
+    (((word << 8) as i64) >> 8) as u64
 }
 
 /// Everything a new node is to hold.
@@ -458,6 +482,26 @@ impl Copied {
         Copied { tag: 0, has_handles: false, bytes: Bytes::new() }
     }
 
+    /// Takes what lies in a list's slot.
+    #[inline]
+    pub(crate) fn copy_small(&mut self, word: u64) {
+        let Small { data, len, tag } = Small::unpack(word);
+        let (word, len) = match tag {
+            TAG_I64 => (sign_extended(data), 8),
+            TAG_F64 => (data << 8, 8),
+            _ => (data & !(u64::MAX << (8 * len)), len),
+        };
+        (self.tag, self.has_handles) = (tag, false);
+        self.bytes.inline[0].write(word);
+        self.bytes.len = len as usize;
+    }
+
+    /// Whether it is that value.
+    #[inline]
+    pub(crate) fn is(&self, value: &Value) -> bool {
+        self.tag == value.tag && self.bytes.bytes() == value.bytes.bytes()
+    }
+
     #[inline]
     pub(crate) fn to_value<T: DeserializeOwned>(&self) -> Result<T> {
         codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the value", why))
@@ -491,6 +535,45 @@ mod tests {
             let written = key(&numbers);
             assert_eq!(codec::decode::<Vec<u16>>(written.tag, written.bytes.bytes()).unwrap(), numbers);
         }
+    }
+
+    #[test]
+    fn what_is_small_comes_back() {
+        fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T, is_small: bool) {
+            let mut written = Value::none();
+            let tag = codec::encode(&value, Sink(&mut written.bytes)).map(|(tag, _)| tag);
+            written.finish(tag).unwrap();
+            let small = written.small();
+            assert_eq!(small.is_some(), is_small, "{value:?}");
+            if let Some(word) = small {
+                let mut copied = Copied::none();
+                copied.copy_small(word);
+                assert!(copied.is(&written), "{value:?}");
+                assert_eq!(copied.to_value::<T>().unwrap(), value);
+            }
+        }
+        let limit = 1i64 << 55;
+        for number in [0, 1, -1, 255, -256, limit - 1, -limit] {
+            check(number, true);
+        }
+        for number in [limit, -limit - 1, i64::MAX, i64::MIN] {
+            check(number, false);
+        }
+        for (number, is_small) in [(0.0, true), (-1.5, true), (f64::INFINITY, true), (0.1, false), (f64::MAX, false)] {
+            check(number, is_small);
+        }
+        for (text, is_small) in
+            [("", true), ("a", true), ("sevens!", true), ("eight...", false), ("more than that", false)]
+        {
+            check(text.to_owned(), is_small);
+        }
+        check(true, true);
+        check((), true);
+        check(Some(3u8), true);
+        check((1u8, 2u16, 3u8), true);
+        check(u64::MAX, false);
+        check(vec![9u8; 6], true);
+        check(vec![9u8; 7], false);
     }
 
     #[test]

@@ -216,20 +216,36 @@ pub(crate) enum Seen<R> {
 /// `read_link`.
 #[inline]
 pub(crate) fn read_link<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
-    follow::<false, R>(view, cell, read)
+    // Acquire pairs with the release in `swing`: the block's contents are there.
+    follow::<false, R>(view, cell, cell.load(Ordering::Acquire), read)
+}
+
+/// As [`read_link`], of a cell that held `link` at an acquire load.
+#[inline]
+pub(crate) fn read_loaded<'a, R>(
+    view: &View<'a>,
+    cell: &AtomicU64,
+    link: u64,
+    read: impl FnOnce(Block<'a>) -> R,
+) -> Seen<R> {
+    follow::<false, R>(view, cell, link, read)
 }
 
 /// As [`read_link`], for a block whose parts are blocks that are freed together with it: the link must be the same at the end,
 /// too. It is changed before the first of them is freed.
 #[inline]
 pub(crate) fn read_root<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
-    follow::<true, R>(view, cell, read)
+    // Acquire: as above.
+    follow::<true, R>(view, cell, cell.load(Ordering::Acquire), read)
 }
 
 #[inline(always)]
-fn follow<'a, const ROOT: bool, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
-    // Acquire pairs with the release in `swing`: the block's contents are there.
-    let link = cell.load(Ordering::Acquire);
+fn follow<'a, const ROOT: bool, R>(
+    view: &View<'a>,
+    cell: &AtomicU64,
+    link: u64,
+    read: impl FnOnce(Block<'a>) -> R,
+) -> Seen<R> {
     let named = Link::unpack(link);
     if named.place == 0 {
         return Seen::Nothing;

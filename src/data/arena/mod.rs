@@ -45,7 +45,7 @@ pub(crate) mod link;
 pub(crate) mod recovery;
 
 pub(crate) use extents::Prepared;
-pub(crate) use link::{Block, Seen, View, Words, read_link, read_root};
+pub(crate) use link::{Block, Seen, View, Words, read_link, read_loaded, read_root};
 
 use super::guard::{Listed, refuse_deadlock};
 use crate::error::{Result, corrupt};

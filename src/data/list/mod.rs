@@ -21,11 +21,11 @@
 pub(crate) mod core;
 mod directory;
 
-use self::core::Core;
+use self::core::{Core, Element};
 use super::arena::recovery::{arena_at, block_generation, destroy, named, recover};
 use super::arena::{Arena, Writing};
 use super::dict::ContainerOptions;
-use super::node::{Contents, Copied, Node, Value};
+use super::node::{Contents, Copied, Value};
 use crate::Error;
 use crate::error::{Result, SegmentError};
 use crate::kinds::Kind;
@@ -191,7 +191,7 @@ impl<T> List<T> {
         let mut writing = core.lock()?;
         let mut all = core.all(&writing)?;
         all.reverse();
-        core.rearrange(&mut writing, all, 0, &[], &[])
+        core.rearrange(&mut writing, all, 0, &[], Vec::new())
     }
 
     /// Removes the elements of `range`.
@@ -208,7 +208,7 @@ impl<T> List<T> {
         let range = bounds(&range, writing.length())?;
         let mut all = core.all(&writing)?;
         let garbage: Vec<u64> = all.drain(range.start as usize..range.end as usize).collect();
-        core.rearrange(&mut writing, all, range.start as usize, values, &garbage)
+        core.rearrange(&mut writing, all, range.start as usize, values, garbage)
     }
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
@@ -245,10 +245,10 @@ fn bounds(range: &impl RangeBounds<usize>, len: u64) -> Result<Range<u64>> {
     Ok(start..end)
 }
 
-/// Decodes a node's value, under the lock: its objects do not go away meanwhile.
-fn decoded<T: DeserializeOwned>(writing: &mut Writing<'_>, node: &Node<'_>) -> Result<T> {
+/// Decodes an element, under the lock: its objects do not go away meanwhile.
+fn decoded<T: DeserializeOwned>(writing: &mut Writing<'_>, element: &Element<'_>) -> Result<T> {
     let mut value = Copied::none();
-    node.copy_value(&mut value);
+    element.copy_to(&mut value);
     writing.call(|_| value.to_value())
 }
 
@@ -345,8 +345,8 @@ impl<T> List<T> {
         let core = self.core();
         let written = Value::of(core.arena.attachment, value)?;
         let writing = core.lock()?;
-        core.for_each(&writing, 0..writing.length(), |index, node| {
-            if node.has_value(&written) {
+        core.for_each(&writing, 0..writing.length(), |index, element| {
+            if element.is(&written) {
                 equal(index as usize);
             }
             Ok(())
@@ -421,8 +421,8 @@ impl<T: DeserializeOwned> List<T> {
             return Ok(None);
         }
         let place = core.element(&writing, index)?;
-        let (node, _) = core.node(&writing, &place)?;
-        decoded(&mut writing, &node).map(Some)
+        let (element, _) = core.occupant(&writing, &place)?;
+        decoded(&mut writing, &element).map(Some)
     }
 
     /// Takes the last element away and gives it.
@@ -434,8 +434,8 @@ impl<T: DeserializeOwned> List<T> {
         let mut writing = core.lock()?;
         let Some(last) = writing.length().checked_sub(1) else { return Ok(None) };
         let place = core.element(&writing, last)?;
-        let (node, _) = core.node(&writing, &place)?;
-        let value = decoded(&mut writing, &node)?;
+        let (element, _) = core.occupant(&writing, &place)?;
+        let value = decoded(&mut writing, &element)?;
         core.pop(&mut writing)?;
         Ok(Some(value))
     }
@@ -448,8 +448,8 @@ impl<T: DeserializeOwned> List<T> {
         let core = self.core();
         let mut writing = core.lock()?;
         let place = core.element(&writing, index as u64)?;
-        let (node, _) = core.node(&writing, &place)?;
-        let value = decoded(&mut writing, &node)?;
+        let (element, _) = core.occupant(&writing, &place)?;
+        let value = decoded(&mut writing, &element)?;
         core.remove(&mut writing, place)?;
         Ok(value)
     }
@@ -465,8 +465,8 @@ impl<T: DeserializeOwned> List<T> {
         let core = self.core();
         let mut writing = core.lock()?;
         let place = core.element(&writing, index as u64)?;
-        let (node, _) = core.node(&writing, &place)?;
-        let mut value = decoded(&mut writing, &node)?;
+        let (element, _) = core.occupant(&writing, &place)?;
+        let mut value = decoded(&mut writing, &element)?;
         let (result, written) = writing.call(|writing| {
             let result = change(&mut value);
             Value::of(writing.arena.attachment, &value).map(|written| (result, written))
@@ -486,8 +486,8 @@ impl<T: DeserializeOwned> List<T> {
         let mut all = Vec::with_capacity(((range.end - range.start) as usize).min(1 << 20));
         let mut value = Copied::none();
         writing.call(|writing| {
-            core.for_each(writing, range, |_, node| {
-                node.copy_value(&mut value);
+            core.for_each(writing, range, |_, element| {
+                element.copy_to(&mut value);
                 all.push(value.to_value()?);
                 Ok(())
             })
@@ -521,8 +521,8 @@ impl<T: DeserializeOwned> List<T> {
         let length = writing.length();
         let mut value = Copied::none();
         writing.call(|writing| {
-            core.for_each(writing, 0..length, |index, node| {
-                node.copy_value(&mut value);
+            core.for_each(writing, 0..length, |index, element| {
+                element.copy_to(&mut value);
                 all.push((value.to_value::<T>()?, links[index as usize]));
                 Ok(())
             })?;
@@ -530,7 +530,7 @@ impl<T: DeserializeOwned> List<T> {
             Ok::<_, Error>(())
         })?;
         let links = all.iter().map(|&(_, link)| link).collect();
-        core.rearrange(&mut writing, links, 0, &[], &[])
+        core.rearrange(&mut writing, links, 0, &[], Vec::new())
     }
 
     /// Sorts. Equal elements keep their order. One change.
@@ -555,8 +555,8 @@ impl<T: DeserializeOwned> List<T> {
         let length = writing.length();
         let (mut kept, mut garbage, mut value) = (Vec::new(), Vec::new(), Copied::none());
         writing.call(|writing| {
-            core.for_each(writing, 0..length, |index, node| {
-                node.copy_value(&mut value);
+            core.for_each(writing, 0..length, |index, element| {
+                element.copy_to(&mut value);
                 let link = links[index as usize];
                 if keep(&value.to_value()?) {
                     kept.push(link)
@@ -566,7 +566,7 @@ impl<T: DeserializeOwned> List<T> {
                 Ok(())
             })
         })?;
-        if garbage.is_empty() { Ok(()) } else { core.rearrange(&mut writing, kept, 0, &[], &garbage) }
+        if garbage.is_empty() { Ok(()) } else { core.rearrange(&mut writing, kept, 0, &[], garbage) }
     }
 }
 
