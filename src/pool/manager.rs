@@ -297,8 +297,9 @@ impl Shared {
             initializer: self.plan.initializer.clone(),
         };
         // Not an owner: the pool ends although its workers are being watched.
-        let shared = Arc::downgrade(self);
+        let (shared, telling) = (Arc::downgrade(self), Arc::clone(&self.telling));
         let told = move |status: &ExitStatus| {
+            let _telling = locked(&telling);
             let Some(shared) = shared.upgrade() else { return };
             locked(&shared.deaths).push((row, status.clone()));
             shared.has_deaths.store(true, Ordering::SeqCst);

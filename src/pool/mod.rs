@@ -54,6 +54,7 @@ pub use task::{Argument, is_cancelled};
 
 use crate::error::{Result, TaskError};
 use crate::process::Target;
+use crate::segment::locked;
 use shared::Shared;
 use state::{Listener, Options};
 use std::sync::Arc;
@@ -308,6 +309,8 @@ impl Drop for Pool {
             && ended
         {
             let _ = manager.join();
+            // Nor is the last death still being told: the queues and the table end here, not a little later in another thread.
+            drop(locked(&self.shared.telling));
         }
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub attention: Condvar,
     pub deaths: Mutex<Vec<(u32, ExitStatus)>>,
     pub has_deaths: AtomicBool,
+    /// Held by who tells of a death: until it is free, the pool may have one more owner than it seems.
+    pub telling: Arc<Mutex<()>>,
     /// The manager is to look at everything.
     pub poked: AtomicBool,
 }
@@ -58,6 +60,7 @@ impl Shared {
             attention: Condvar::new(),
             deaths: Mutex::new(Vec::new()),
             has_deaths: AtomicBool::new(false),
+            telling: Arc::default(),
             // The first look finds out when the next one is due.
             poked: AtomicBool::new(true),
         }
