@@ -11,6 +11,8 @@
 //! | to wait for others | [`Event`], [`Condition`], [`Barrier`], [`Once`]; [`sync::wait_any`] for several things at once |
 //! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
+//! | collections | [`Dict`], [`ShardedDict`], [`List`], [`Namespace`], [`Counter`] |
+//! | what never changes, without copies | [`FrozenStr`], [`FrozenBytes`], [`FrozenArray`], [`FrozenDict`] |
 //! | messages between processes | [`Queue`]; [`JoinableQueue`] to wait until all are done; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
 //! | a connection to a process that is no relative | [`Listener`], [`Client`] |
 //!
@@ -42,7 +44,10 @@ pub use channel::{
     Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
     Receiver, Sender, Task, channel, channel_in, pipe,
 };
-pub use data::{Array, Dict, List, Value};
+pub use data::{
+    Array, Counter, Dict, FrozenArray, FrozenBytes, FrozenDict, FrozenStr, List, Namespace, Scalar, ShardedDict,
+    ShareableList, SharedMemory, Value,
+};
 pub use element::Element;
 pub use error::{ChannelError, DataError, Error, Holder, ProcessError, Result, SegmentError, SyncError, TaskError};
 pub use pool::{AsyncResult, Pool};

@@ -122,10 +122,10 @@ fn keys_and_values_have_any_size() {
 #[test]
 fn a_dict_grows_and_shrinks_and_leaks_nothing() {
     let dict = dict::<u64, u64>();
-    let count = 20_000;
+    let count = 8_000;
     for n in 0..count {
         assert!(dict.insert(&n, &(n * n)).unwrap());
-        if n % 997 == 0 {
+        if n % 1997 == 0 {
             dict.segment().verify().unwrap();
         }
     }
@@ -141,7 +141,7 @@ fn a_dict_grows_and_shrinks_and_leaks_nothing() {
     dict.segment().verify().unwrap();
     for n in 0..2 * count {
         dict.insert(&n, &n).unwrap();
-        if n % 2003 == 0 {
+        if n % 4003 == 0 {
             dict.segment().verify().unwrap();
         }
     }
@@ -163,12 +163,12 @@ fn a_dict_grows_and_shrinks_and_leaks_nothing() {
 fn elements_that_come_and_go_take_no_more_and_more_memory() {
     let dict = dict::<u64, String>();
     let mut most = 0;
-    for round in 0..60_000u64 {
+    for round in 0..20_000u64 {
         dict.insert(&round, &"x".repeat((round % 300) as usize)).unwrap();
         if round >= 100 {
             assert!(dict.remove(&(round - 100)).unwrap());
         }
-        if round == 10_000 {
+        if round == 5_000 {
             most = dict.memory();
         }
     }
@@ -490,9 +490,9 @@ fn readers_of_a_busy_dict_see_whole_values_and_never_miss_one() {
     dict.insert(&0, &vec![0; 16]).unwrap();
     let mut writer = common::start("writes_until_told", &[&segment.name]);
     writer.expect("ready");
-    let mut readers: Vec<_> = (0..2).map(|_| common::start("reads_until_told", &[&segment.name, "20000"])).collect();
+    let mut readers: Vec<_> = (0..2).map(|_| common::start("reads_until_told", &[&segment.name, "5000"])).collect();
     for reader in &mut readers {
-        reader.expect("80000");
+        reader.expect("20000");
         reader.succeeded();
     }
     writer.tell("stop");

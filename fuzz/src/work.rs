@@ -2,8 +2,9 @@
 
 use shmkit::sync::{Waitable, wait_any};
 use shmkit::{
-    Array, Barrier, Client, Condition, Connection, Event, JoinableQueue, Listener, Lock, Mutex, Once, PermitSemaphore,
-    PodQueue, Queue, RLock, Receiver, RwLock, Segment, Semaphore, Sender, Value, channel::pipe_in,
+    Array, Barrier, Client, Condition, Connection, Counter, Dict, Event, FrozenDict, FrozenStr, JoinableQueue, List,
+    Listener, Lock, Mutex, Namespace, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment,
+    Semaphore, Sender, ShardedDict, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -39,6 +40,13 @@ pub struct Opened {
     listener: Option<Listener>,
     sender: Option<Sender<[u64; 3]>>,
     receiver: Option<Receiver<[u64; 3]>>,
+    dict: Option<Dict<String, Vec<u16>>>,
+    list: Option<List<String>>,
+    space: Option<Namespace>,
+    sharded: Option<ShardedDict<u32, u32>>,
+    counter: Option<Counter>,
+    text: Option<FrozenStr>,
+    frozen: Option<FrozenDict<u32, String>>,
 }
 
 /// Puts an object of every kind into a sound segment.
@@ -71,6 +79,13 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         listener: Some(Listener::builder("meeting").segment(segment).backlog(4).bind()?),
         sender: None,
         receiver: None,
+        dict: Some(segment.dict("dict").create()?),
+        list: Some(segment.list("list").create()?),
+        space: Some(segment.namespace("space").create()?),
+        sharded: Some(segment.sharded_dict("sharded").shards(2).create()?),
+        counter: Some(segment.counter("counter").create()?),
+        text: Some(segment.frozen_str("text", "never changed").create()?),
+        frozen: Some(FrozenDict::create(segment, "frozen", (0..9u32).map(|n| (n, n.to_string())))?),
     };
     let (sender, _receiver) = segment.channel::<[u64; 3]>("wire").capacity(8).create()?;
     (0..3).try_for_each(|n| sender.send([n; 3]))?;
@@ -81,6 +96,20 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         words.put("short".to_owned())?;
         words.put("l".repeat(LONG))?;
         locks.put(Lock::new_in(segment)?)?;
+    }
+    if let (Some(dict), Some(list), Some(space)) = (&opened.dict, &opened.list, &opened.space) {
+        // Several tables and chunks, deleted and replaced elements, a large one, an anchor.
+        (0..30u16).try_for_each(|n| dict.insert(&n.to_string(), &vec![n; n as usize]).map(drop))?;
+        dict.insert("3", &vec![3; 3000])?;
+        dict.remove("4")?;
+        list.extend((0..20).map(|n| n.to_string()))?;
+        list.remove(7)?;
+        list.pop()?;
+        space.set("lock", &Lock::new_in(segment)?)?;
+        space.set("number", &7)?;
+    }
+    if let Some(sharded) = &opened.sharded {
+        sharded.merge((0..10).map(|n| (n, n)))?;
     }
     if let Some(many) = &opened.many {
         many.put("m".to_owned())?;
@@ -138,6 +167,13 @@ pub fn open(segment: &Segment) -> Opened {
         listener: Listener::builder("meeting").segment(segment).bind().ok(),
         sender: segment.channel("wire").open_sender().ok(),
         receiver: segment.channel("wire").open_receiver().ok(),
+        dict: segment.dict("dict").open().ok(),
+        list: segment.list("list").open().ok(),
+        space: segment.namespace("space").open().ok(),
+        sharded: segment.sharded_dict("sharded").open().ok(),
+        counter: segment.counter("counter").open().ok(),
+        text: segment.frozen_str("text", "").open().ok(),
+        frozen: FrozenDict::open(segment, "frozen").ok(),
     }
 }
 
@@ -152,6 +188,7 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     wait(opened);
     data(opened);
     channels(opened);
+    containers(segment, opened);
     let _ = Client::builder("meeting").segment(segment).timeout(NOW).connect();
     if let Some(listener) = &opened.listener {
         let _ = listener.accept_timeout(NOW);
@@ -343,6 +380,67 @@ fn channels(opened: &Opened) {
             }
         }
         let _ = receiver.try_recv_many(&mut [[0; 3]; 20]);
+    }
+}
+
+fn containers(segment: &Segment, opened: &Opened) {
+    if let Some(dict) = &opened.dict {
+        for key in ["1", "3", "4", "29", "new"] {
+            let _ = dict.get(key);
+            let _ = dict.insert(key, &vec![9; key.len() * 1500]);
+            let _ = dict.insert(key, &vec![9]);
+            let _ = dict.update(key, |value| value.iter_mut().for_each(|value| value.push(1)));
+            let _ = dict.remove(key);
+        }
+        let _ = dict.iter().take(1000).count();
+        let _ = dict.pop_item();
+        let _ = dict.items().map(|items| assert!(items.len() < 1 << 20, "more elements than there is room for"));
+        (0..20u16).for_each(|n| drop(dict.insert(&n.to_string(), &vec![n])));
+        let _ = dict.clear();
+        let _ = dict.insert("again", &vec![1]);
+    }
+    if let Some(list) = &opened.list {
+        for index in [0, 5, 18, 19, 1 << 40] {
+            let _ = list.get(index);
+            let _ = list.set(index, "set");
+            let _ = list.insert(index, "inserted");
+            let _ = list.remove(index);
+        }
+        let _ = list.push("pushed");
+        let _ = list.pop();
+        let _ = list.position("11");
+        let _ = list.iter().take(1000).count();
+        let _ = list.reverse();
+        let _ = list.splice(1..3, ["a", "b", "c"].map(str::to_owned));
+        let _ = list.sort();
+        let _ = list.clear();
+    }
+    if let Some(space) = &opened.space {
+        if let Ok(Some(lock)) = space.get::<Lock>("lock") {
+            drop(lock.lock_timeout(NOW));
+        }
+        let _ = space.get::<u8>("number");
+        let _ = Lock::new_in(segment).and_then(|lock| space.set("other", &lock));
+        let _ = space.remove("lock");
+        let _ = space.names();
+        let _ = space.clear();
+    }
+    if let Some(sharded) = &opened.sharded {
+        (0..20).for_each(|n| drop(sharded.insert(&n, &1).and_then(|_| sharded.get(&n))));
+        let _ = sharded.items();
+        let _ = sharded.len();
+    }
+    if let Some(counter) = &opened.counter {
+        let _ = counter.add(1);
+        let _ = counter.get();
+    }
+    if let Some(text) = &opened.text {
+        // Its length is what was checked; what a scribbler made of it is not looked at.
+        let _ = text.len();
+    }
+    if let Some(frozen) = &opened.frozen {
+        (0..12).for_each(|n| drop(frozen.get(&n)));
+        let _ = frozen.iter().take(1000).count();
     }
 }
 

@@ -116,6 +116,14 @@
 #define SHMKIT_KIND_DICT UINT32_C(32)
 /* A list. */
 #define SHMKIT_KIND_LIST UINT32_C(33)
+/* A dict in parts, for many writers. */
+#define SHMKIT_KIND_SHARDED_DICT UINT32_C(34)
+/* Named values of any types: a dict with names as keys. */
+#define SHMKIT_KIND_NAMESPACE UINT32_C(35)
+/* A counter in stripes. */
+#define SHMKIT_KIND_COUNTER UINT32_C(36)
+/* Text, bytes or elements that never change. */
+#define SHMKIT_KIND_FROZEN UINT32_C(37)
 /* A queue of serialised messages that are in it until they are done. */
 #define SHMKIT_KIND_JOINABLE_QUEUE UINT32_C(40)
 /* Where connections are asked for by name. */
@@ -274,13 +282,13 @@
 /* Arena: anchors of the first page. */
 #define SHMKIT_ANCHOR_FIRST UINT32_C(64)
 /* Dict: index slots of one page of a large table. */
-#define SHMKIT_INDEX_PAGE UINT64_C(0x2000)
+#define SHMKIT_DICT_INDEX_PAGE UINT64_C(0x2000)
 /* Dict: entries of one page of a large table. */
-#define SHMKIT_ENTRY_PAGE UINT64_C(0x1000)
+#define SHMKIT_DICT_ENTRY_PAGE UINT64_C(0x1000)
 /* Dict: the most index slots of a table without pages. */
-#define SHMKIT_TABLE_INLINE UINT64_C(0x1000)
+#define SHMKIT_DICT_TABLE_INLINE UINT64_C(0x1000)
 /* List: the most slots of a chunk. */
-#define SHMKIT_CHUNK_SLOTS UINT64_C(512)
+#define SHMKIT_LIST_CHUNK_SLOTS UINT64_C(510)
 
 /* Token: A participant's token; never 0. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_TOKEN_SLOT_SHIFT 0
@@ -406,7 +414,19 @@
 #define SHMKIT_LINK_PLACE_SHIFT 0
 #define SHMKIT_LINK_PLACE_MASK UINT64_C(0xfffffffff)
 #define SHMKIT_LINK_GENERATION_SHIFT 36
-#define SHMKIT_LINK_GENERATION_MASK UINT64_C(0xfffffff)
+#define SHMKIT_LINK_GENERATION_MASK UINT64_C(0x7ffffff)
+#define SHMKIT_LINK_IS_SMALL_SHIFT 63
+#define SHMKIT_LINK_IS_SMALL_MASK UINT64_C(0x1)
+
+/* Small: An element of a list in the slot itself, where a `Link` would be. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_SMALL_DATA_SHIFT 0
+#define SHMKIT_SMALL_DATA_MASK UINT64_C(0xffffffffffffff)
+#define SHMKIT_SMALL_LEN_SHIFT 56
+#define SHMKIT_SMALL_LEN_MASK UINT64_C(0x7)
+#define SHMKIT_SMALL_TAG_SHIFT 59
+#define SHMKIT_SMALL_TAG_MASK UINT64_C(0xf)
+#define SHMKIT_SMALL_IS_SMALL_SHIFT 63
+#define SHMKIT_SMALL_IS_SMALL_MASK UINT64_C(0x1)
 
 /* NodeInfo: What a node holds. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_NODE_INFO_VALUE_LEN_SHIFT 0
@@ -1456,7 +1476,7 @@ SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->next_pages) == 8, "size of next_pa
 SHMKIT_ASSERT(offsetof(shmkit_dict_body, reserved1) == 112, "offset of reserved1 of shmkit_dict_body");
 SHMKIT_ASSERT(sizeof(((shmkit_dict_body *)0)->reserved1) == 16, "size of reserved1 of shmkit_dict_body");
 
-/* A dict's table: a bundle of its pages. A small table has none: `slots` index slots (`IndexSlot`) follow at byte 64, then `capacity` entries. Otherwise pages of `INDEX_PAGE` index slots, then pages of `ENTRY_PAGE` entries; what is in a page starts at its byte 16. */
+/* A dict's table: a bundle of its pages. A small table has none: `slots` index slots (`IndexSlot`) follow at byte 64, then `capacity` entries. Otherwise pages of `DICT_INDEX_PAGE` index slots, then pages of `DICT_ENTRY_PAGE` entries; what is in a page starts at its byte 16. */
 typedef struct shmkit_table_header {
     /* 0: `Piece`. */
     SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
@@ -1549,6 +1569,74 @@ SHMKIT_ASSERT(offsetof(shmkit_chunk_header, word) == 0, "offset of word of shmki
 SHMKIT_ASSERT(sizeof(((shmkit_chunk_header *)0)->word) == 8, "size of word of shmkit_chunk_header");
 SHMKIT_ASSERT(offsetof(shmkit_chunk_header, capacity) == 8, "offset of capacity of shmkit_chunk_header");
 SHMKIT_ASSERT(sizeof(((shmkit_chunk_header *)0)->capacity) == 8, "size of capacity of shmkit_chunk_header");
+
+/* A dict in parts: `shards` times a `DictBody` and an `ArenaBody`, at byte 64, 1216 bytes each. */
+typedef struct shmkit_sharded_body {
+    /* 0: Parts: a power of two, at most 256. */
+    SHMKIT_ALIGNED(64) uint32_t shards;
+    /* 4: Zero. */
+    uint32_t reserved0;
+    /* 8: Seed of the hash that chooses the part. */
+    uint64_t seed;
+    /* 16: Zero. */
+    uint64_t reserved[6];
+} shmkit_sharded_body;
+SHMKIT_ASSERT(sizeof(shmkit_sharded_body) == 64, "size of shmkit_sharded_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_sharded_body) == 64, "alignment of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, shards) == 0, "offset of shards of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->shards) == 4, "size of shards of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, reserved0) == 4, "offset of reserved0 of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->reserved0) == 4, "size of reserved0 of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, seed) == 8, "offset of seed of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->seed) == 8, "size of seed of shmkit_sharded_body");
+SHMKIT_ASSERT(offsetof(shmkit_sharded_body, reserved) == 16, "offset of reserved of shmkit_sharded_body");
+SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->reserved) == 48, "size of reserved of shmkit_sharded_body");
+
+/* A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow. */
+typedef struct shmkit_counter_body {
+    /* 0: Stripes: a power of two. */
+    SHMKIT_ALIGNED(64) uint32_t stripes;
+    /* 4: Zero. */
+    uint32_t reserved[15];
+} shmkit_counter_body;
+SHMKIT_ASSERT(sizeof(shmkit_counter_body) == 64, "size of shmkit_counter_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_counter_body) == 64, "alignment of shmkit_counter_body");
+SHMKIT_ASSERT(offsetof(shmkit_counter_body, stripes) == 0, "offset of stripes of shmkit_counter_body");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_body *)0)->stripes) == 4, "size of stripes of shmkit_counter_body");
+SHMKIT_ASSERT(offsetof(shmkit_counter_body, reserved) == 4, "offset of reserved of shmkit_counter_body");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_body *)0)->reserved) == 60, "size of reserved of shmkit_counter_body");
+
+/* A part of a counter. */
+typedef struct shmkit_counter_stripe {
+    /* 0: What was added here. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) sum;
+    /* 8: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved[7];
+} shmkit_counter_stripe;
+SHMKIT_ASSERT(sizeof(shmkit_counter_stripe) == 64, "size of shmkit_counter_stripe");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_counter_stripe) == 64, "alignment of shmkit_counter_stripe");
+SHMKIT_ASSERT(offsetof(shmkit_counter_stripe, sum) == 0, "offset of sum of shmkit_counter_stripe");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_stripe *)0)->sum) == 8, "size of sum of shmkit_counter_stripe");
+SHMKIT_ASSERT(offsetof(shmkit_counter_stripe, reserved) == 8, "offset of reserved of shmkit_counter_stripe");
+SHMKIT_ASSERT(sizeof(((shmkit_counter_stripe *)0)->reserved) == 56, "size of reserved of shmkit_counter_stripe");
+
+/* Bytes that never change: text, bytes, elements. They follow. */
+typedef struct shmkit_frozen_body {
+    /* 0: Bytes. */
+    SHMKIT_ALIGNED(64) uint64_t len;
+    /* 8: `TAG_UTF8`, `TAG_BYTES`, or `TAG_POD` for elements as the object's header describes them. */
+    uint32_t tag;
+    /* 12: Zero. */
+    uint32_t reserved[13];
+} shmkit_frozen_body;
+SHMKIT_ASSERT(sizeof(shmkit_frozen_body) == 64, "size of shmkit_frozen_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_frozen_body) == 64, "alignment of shmkit_frozen_body");
+SHMKIT_ASSERT(offsetof(shmkit_frozen_body, len) == 0, "offset of len of shmkit_frozen_body");
+SHMKIT_ASSERT(sizeof(((shmkit_frozen_body *)0)->len) == 8, "size of len of shmkit_frozen_body");
+SHMKIT_ASSERT(offsetof(shmkit_frozen_body, tag) == 8, "offset of tag of shmkit_frozen_body");
+SHMKIT_ASSERT(sizeof(((shmkit_frozen_body *)0)->tag) == 4, "size of tag of shmkit_frozen_body");
+SHMKIT_ASSERT(offsetof(shmkit_frozen_body, reserved) == 12, "offset of reserved of shmkit_frozen_body");
+SHMKIT_ASSERT(sizeof(((shmkit_frozen_body *)0)->reserved) == 52, "size of reserved of shmkit_frozen_body");
 
 /* What a child is started with and what it says at its end. The arguments follow. */
 typedef struct shmkit_spawn_body {

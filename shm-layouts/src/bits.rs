@@ -160,7 +160,25 @@ pub const WORDS: &[Word] = &[
         bits: 64,
         fields: &[
             field("place", 0, 36, "Bytes from the start of the segment, divided by 16."),
-            field("generation", 36, 28, "Low bits of the block's generation."),
+            field("generation", 36, 27, "Low bits of the block's generation."),
+            field("is_small", 63, 1, "0. A slot of a list with 1 is a `Small`."),
+        ],
+    },
+    Word {
+        name: "Small",
+        doc: "An element of a list in the slot itself, where a `Link` would be.",
+        bits: 64,
+        fields: &[
+            field(
+                "data",
+                0,
+                56,
+                "The value's bytes, the first of them lowest. Of a `TAG_I64` the lower seven, the last being its sign's; of a \
+                 `TAG_F64` the upper seven, the lowest being 0.",
+            ),
+            field("len", 56, 3, "How many bytes; 7 for a `TAG_I64` and a `TAG_F64`."),
+            field("tag", 59, 4, "`TAG_…`."),
+            field("is_small", 63, 1, "1."),
         ],
     },
     Word {
@@ -199,7 +217,7 @@ mod tests {
     use super::*;
     use crate::words::{
         Anchor, Arrival, BarrierState, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER,
-        MUTEX_RECOVER, NodeInfo, Piece, Slot, Task, Token, Unit, Waiter,
+        MUTEX_RECOVER, NodeInfo, Piece, Slot, Small, Task, Token, Unit, Waiter,
     };
 
     fn mask(word: &str, field: &str) -> u64 {
@@ -295,6 +313,12 @@ mod tests {
         assert_eq!(Link { place: u64::MAX, ..link }.pack(), mask("Link", "place"));
         assert_eq!(Link { generation: u64::MAX, ..link }.pack(), mask("Link", "generation"));
 
+        let small = Small::unpack(0);
+        assert_eq!(small.pack(), mask("Small", "is_small"));
+        assert_eq!(Small { data: u64::MAX, ..small }.pack() & !Small::BIT, mask("Small", "data"));
+        assert_eq!(Small { len: ONES, ..small }.pack() & !Small::BIT, mask("Small", "len"));
+        assert_eq!(Small { tag: ONES, ..small }.pack() & !Small::BIT, mask("Small", "tag"));
+
         let info = NodeInfo::unpack(0);
         assert_eq!(NodeInfo { value_len: ONES, ..info }.pack(), mask("NodeInfo", "value_len"));
         assert_eq!(NodeInfo { key_len: ONES, ..info }.pack(), mask("NodeInfo", "key_len"));
@@ -327,7 +351,8 @@ mod tests {
         assert_eq!(Slot::unpack(u64::MAX).pack(), all("Slot"));
         assert_eq!(Block::unpack(u64::MAX).pack(), all("Block"));
         assert_eq!(Piece::unpack(u64::MAX).pack(), all("Piece"));
-        assert_eq!(Link::unpack(u64::MAX).pack(), all("Link"));
+        assert_eq!(Link::unpack(u64::MAX).pack() | Small::BIT, all("Link"));
+        assert_eq!(Small::unpack(u64::MAX).pack(), all("Small"));
         assert_eq!(NodeInfo::unpack(u64::MAX).pack(), all("NodeInfo"));
         assert_eq!(Anchor::unpack(u64::MAX).pack(), all("Anchor"));
     }
@@ -353,7 +378,8 @@ mod tests {
             assert_eq!(Cell::unpack(seed).pack(), seed);
             assert_eq!(Slot::unpack(seed).pack(), seed);
             assert_eq!(Block::unpack(seed).pack(), seed);
-            assert_eq!(Link::unpack(seed).pack(), seed);
+            assert_eq!(Link::unpack(seed).pack(), seed & !Small::BIT);
+            assert_eq!(Small::unpack(seed).pack(), seed | Small::BIT);
             assert_eq!(NodeInfo::unpack(seed).pack(), seed);
             assert_eq!(IndexSlot::unpack(seed).map_or(seed, IndexSlot::pack), seed);
             if let Some(extent) = ExtentRef::unpack(seed) {

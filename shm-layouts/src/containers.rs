@@ -19,13 +19,13 @@ constants! { CONSTANTS:
     /// Arena: anchors of the first page.
     ANCHOR_FIRST: u32 = 64;
     /// Dict: index slots of one page of a large table.
-    INDEX_PAGE: u64 = 8192;
+    DICT_INDEX_PAGE: u64 = 8192;
     /// Dict: entries of one page of a large table.
-    ENTRY_PAGE: u64 = 4096;
+    DICT_ENTRY_PAGE: u64 = 4096;
     /// Dict: the most index slots of a table without pages.
-    TABLE_INLINE: u64 = 4096;
+    DICT_TABLE_INLINE: u64 = 4096;
     /// List: the most slots of a chunk.
-    CHUNK_SLOTS: u64 = 512;
+    LIST_CHUNK_SLOTS: u64 = 510;
 }
 
 layout! {
@@ -141,7 +141,7 @@ layout! {
     }
 
     /// A dict's table: a bundle of its pages. A small table has none: `slots` index slots ([`crate::words::IndexSlot`])
-    /// follow at byte 64, then `capacity` entries. Otherwise pages of `INDEX_PAGE` index slots, then pages of `ENTRY_PAGE` entries;
+    /// follow at byte 64, then `capacity` entries. Otherwise pages of `DICT_INDEX_PAGE` index slots, then pages of `DICT_ENTRY_PAGE` entries;
     /// what is in a page starts at its byte 16.
     struct TableHeader: 64 bytes, aligned 8 {
         /// [`crate::words::Piece`].
@@ -193,5 +193,43 @@ layout! {
         0 => word: AtomicU64,
         /// Slots.
         8 => capacity: AtomicU64,
+    }
+
+    /// A dict in parts: `shards` times a `DictBody` and an `ArenaBody`, at byte 64, 1216 bytes each.
+    struct ShardedBody: 64 bytes, aligned 64 {
+        /// Parts: a power of two, at most 256.
+        0 => shards: u32,
+        /// Zero.
+        4 => reserved0: u32,
+        /// Seed of the hash that chooses the part.
+        8 => seed: u64,
+        /// Zero.
+        16 => reserved: [u64; 6],
+    }
+
+    /// A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow.
+    struct CounterBody: 64 bytes, aligned 64 {
+        /// Stripes: a power of two.
+        0 => stripes: u32,
+        /// Zero.
+        4 => reserved: [u32; 15],
+    }
+
+    /// A part of a counter.
+    struct CounterStripe: 64 bytes, aligned 64 {
+        /// What was added here.
+        0 => sum: AtomicU64,
+        /// Zero.
+        8 => reserved: [AtomicU64; 7],
+    }
+
+    /// Bytes that never change: text, bytes, elements. They follow.
+    struct FrozenBody: 64 bytes, aligned 64 {
+        /// Bytes.
+        0 => len: u64,
+        /// `TAG_UTF8`, `TAG_BYTES`, or `TAG_POD` for elements as the object's header describes them.
+        8 => tag: u32,
+        /// Zero.
+        12 => reserved: [u32; 13],
     }
 }

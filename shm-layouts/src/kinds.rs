@@ -41,6 +41,14 @@ constants! { CONSTANTS:
     KIND_DICT: u32 = 32;
     /// A list.
     KIND_LIST: u32 = 33;
+    /// A dict in parts, for many writers.
+    KIND_SHARDED_DICT: u32 = 34;
+    /// Named values of any types: a dict with names as keys.
+    KIND_NAMESPACE: u32 = 35;
+    /// A counter in stripes.
+    KIND_COUNTER: u32 = 36;
+    /// Text, bytes or elements that never change.
+    KIND_FROZEN: u32 = 37;
     /// A queue of serialised messages that are in it until they are done.
     KIND_JOINABLE_QUEUE: u32 = 40;
     /// Where connections are asked for by name.
@@ -70,6 +78,10 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_ONCE => "once",
         KIND_DICT => "dict",
         KIND_LIST => "list",
+        KIND_SHARDED_DICT => "sharded dict",
+        KIND_NAMESPACE => "namespace",
+        KIND_COUNTER => "counter",
+        KIND_FROZEN => "frozen value",
         KIND_JOINABLE_QUEUE => "joinable queue",
         KIND_LISTENER => "listener",
         _ => "unknown",

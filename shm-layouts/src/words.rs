@@ -409,7 +409,7 @@ impl Piece {
     }
 }
 
-/// Names a block of an arena: `generation:28 | place:36`, 0 for none.
+/// Names a block of an arena: `0:1 | generation:27 | place:36`, 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     /// Bytes from the start of the segment, divided by 16.
@@ -419,17 +419,46 @@ pub struct Link {
 }
 
 impl Link {
+    /// The bits of a place.
+    pub const PLACE: u64 = (1 << 36) - 1;
     /// The bits of a generation that a link has.
-    pub const GENERATION: u64 = (1 << 28) - 1;
+    pub const GENERATION: u64 = (1 << 27) - 1;
     /// Unpacks a word.
     #[inline]
     pub const fn unpack(word: u64) -> Link {
-        Link { place: word & 0xF_FFFF_FFFF, generation: word >> 36 }
+        Link { place: word & 0xF_FFFF_FFFF, generation: (word >> 36) & Link::GENERATION }
     }
     /// Packs it.
     #[inline]
     pub const fn pack(self) -> u64 {
         (self.place & 0xF_FFFF_FFFF) | (self.generation & Link::GENERATION) << 36
+    }
+}
+
+/// An element of a list in the slot itself, where a [`Link`] would be: `1:1 | tag:4 | len:3 | data:56`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Small {
+    /// The value's bytes, the first of them lowest. Of a `TAG_I64` the lower seven, the last being its sign's; of a `TAG_F64` the
+    /// upper seven, the lowest being 0.
+    pub data: u64,
+    /// How many bytes.
+    pub len: u32,
+    /// `TAG_…`.
+    pub tag: u32,
+}
+
+impl Small {
+    /// The bit that a link does not have.
+    pub const BIT: u64 = 1 << 63;
+    /// Unpacks a word.
+    #[inline]
+    pub const fn unpack(word: u64) -> Small {
+        Small { data: word & ((1 << 56) - 1), len: (word >> 56) as u32 & 7, tag: (word >> 59) as u32 & 0xF }
+    }
+    /// Packs it.
+    #[inline]
+    pub const fn pack(self) -> u64 {
+        Small::BIT | (self.tag as u64 & 0xF) << 59 | (self.len as u64 & 7) << 56 | (self.data & ((1 << 56) - 1))
     }
 }
 

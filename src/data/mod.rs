@@ -9,18 +9,32 @@
 
 mod arena;
 pub(crate) mod array;
+pub(crate) mod counter;
 pub(crate) mod dict;
+pub(crate) mod frozen;
+mod frozen_dict;
 mod guard;
 pub(crate) mod list;
+pub(crate) mod namespace;
 mod node;
 mod number;
+pub(crate) mod sharded;
+mod shareable_list;
+mod shared_memory;
 pub(crate) mod value;
 mod views;
 mod words;
 
 pub use array::{Array, ArrayGuard, ArrayOptions};
+pub use counter::{Counter, CounterOptions};
 pub use dict::{ContainerOptions, Dict, DictIter};
+pub use frozen::{FrozenArray, FrozenBytes, FrozenOptions, FrozenStr};
+pub use frozen_dict::FrozenDict;
 pub use list::{List, ListIter};
+pub use namespace::Namespace;
 pub use number::{Integer, Number};
+pub use sharded::{ShardedDict, ShardedOptions};
+pub use shareable_list::{Scalar, ShareableList};
+pub use shared_memory::SharedMemory;
 pub use value::{Value, ValueGuard, ValueOptions};
 pub use views::{Atomics, RawRange};

@@ -14,7 +14,8 @@ use crate::segment::object::{noting, take_refusal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::NodeHeader;
-use shmkit_layouts::words::{CELL_BLOCK, Cell, NodeInfo, Piece};
+use shmkit_layouts::objects::{TAG_F64, TAG_I64};
+use shmkit_layouts::words::{CELL_BLOCK, Cell, NodeInfo, Piece, Small};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +25,7 @@ const HEADER: u64 = size_of::<NodeHeader>() as u64;
 const INLINE: usize = 16;
 
 /// Bytes as words, padded with zeros. Not moved while they are used: they are written where they stay.
-pub(super) struct Bytes {
+pub(crate) struct Bytes {
     /// The words, as far as they were written, if they fit.
     inline: [MaybeUninit<u64>; INLINE],
     /// All of them, once they are more.
@@ -34,12 +35,12 @@ pub(super) struct Bytes {
 
 impl Bytes {
     #[inline]
-    pub(super) fn new() -> Bytes {
+    pub(crate) fn new() -> Bytes {
         Bytes { inline: [const { MaybeUninit::uninit() }; INLINE], spilled: Vec::new(), len: 0 }
     }
 
     #[inline]
-    pub(super) fn words(&self) -> &[u64] {
+    pub(crate) fn words(&self) -> &[u64] {
         let count = self.len.div_ceil(8);
         if count > INLINE {
             return &self.spilled;
@@ -133,21 +134,28 @@ fn codec(action: &'static str, why: String) -> crate::Error {
 }
 
 /// A key, serialised.
-pub(super) struct Key {
-    pub(super) tag: u32,
-    pub(super) bytes: Bytes,
+pub(crate) struct Key {
+    pub(crate) tag: u32,
+    pub(crate) bytes: Bytes,
 }
 
 impl Key {
-    /// No key: of a value in a list.
+    /// A key that is not written yet.
     #[inline]
-    pub(super) fn none() -> Key {
+    pub(crate) fn none() -> Key {
         Key { tag: 0, bytes: Bytes::new() }
+    }
+
+    /// A key, serialised.
+    pub(crate) fn of<Q: Serialize + ?Sized>(key: &Q) -> Result<Key> {
+        let mut encoded = Key::none();
+        encoded.write(key)?;
+        Ok(encoded)
     }
 
     /// Serialises `key` here.
     #[inline]
-    pub(super) fn write<Q: Serialize + ?Sized>(&mut self, key: &Q) -> Result<()> {
+    pub(crate) fn write<Q: Serialize + ?Sized>(&mut self, key: &Q) -> Result<()> {
         match codec::encode(key, Sink(&mut self.bytes)) {
             Ok((tag, _)) => self.tag = tag,
             Err(why) => return Err(codec("write the key", why)),
@@ -160,9 +168,22 @@ impl Key {
         Ok(())
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        self.bytes.words()
+    }
+
+    /// Whether it is the same key: the tags and the bytes are.
+    pub(crate) fn is_same(&self, other: &Key) -> bool {
+        self.tag == other.tag && self.bytes() == other.bytes()
+    }
+
     /// The hash of tag and bytes: 32 bits of [`hash`].
     #[inline]
-    pub(super) fn hash(&self, seed: u64) -> u32 {
+    pub(crate) fn hash(&self, seed: u64) -> u32 {
         hash(seed, self.tag, self.bytes.words(), self.bytes.len)
     }
 }
@@ -188,26 +209,70 @@ fn hash(seed: u64, tag: u32, words: &[u64], len: usize) -> u32 {
 }
 
 /// A value, serialised.
-pub(super) struct Value {
-    pub(super) tag: u32,
-    pub(super) bytes: Bytes,
+pub(crate) struct Value {
+    pub(crate) tag: u32,
+    pub(crate) bytes: Bytes,
     /// The objects whose handles are in it. The caller's own handles keep them alive until the node does.
     handles: Vec<(crate::segment::ObjectId, u32)>,
 }
 
 impl Value {
     #[inline]
-    pub(super) fn none() -> Value {
+    pub(crate) fn none() -> Value {
         Value { tag: 0, bytes: Bytes::new(), handles: Vec::new() }
     }
 
-    /// Serialises `value` here, for a container in the segment of `attachment`.
+    /// A value, serialised for a container in the segment of `attachment`.
+    pub(crate) fn of<W: Serialize + ?Sized>(attachment: &Attachment, value: &W) -> Result<Value> {
+        let mut written = Value::none();
+        written.write(attachment, value)?;
+        Ok(written)
+    }
+
+    /// A value, serialised for a place that keeps nothing alive: handles are refused.
+    pub(crate) fn frozen<W: Serialize + ?Sized>(value: &W) -> Result<Value> {
+        let mut written = Value::none();
+        let tag = codec::encode(value, Sink(&mut written.bytes)).map(|(tag, _)| tag);
+        written.finish(tag)?;
+        Ok(written)
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        self.bytes.words()
+    }
+
+    /// What a node with this value for `key` says of them.
     #[inline]
-    pub(super) fn write<W: Serialize + ?Sized>(&mut self, attachment: &Attachment, value: &W) -> Result<()> {
-        let bytes = &mut self.bytes;
-        let encoded = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)));
-        match encoded {
-            Ok((tag, _)) => self.tag = tag,
+    pub(crate) fn info(&self, key: Option<&Key>) -> NodeInfo {
+        NodeInfo {
+            value_len: self.bytes.len as u32,
+            key_len: key.map_or(0, |key| key.bytes.len as u32),
+            key_tag: key.map_or(0, |key| key.tag),
+            value_tag: self.tag,
+        }
+    }
+
+    /// The value as the element of a list that needs no node.
+    #[inline]
+    pub(crate) fn small(&self) -> Option<u64> {
+        let len = self.bytes.len;
+        if len > 8 || !self.handles.is_empty() {
+            return None;
+        }
+        let word = self.words().first().map_or(0, |&word| word);
+        let small = |data, len| Some(Small { data, len: len as u32, tag: self.tag }.pack());
+        match (self.tag, len) {
+            (TAG_I64, 8) if sign_extended(word) == word => small(word, 7),
+            (TAG_F64, 8) if word & 0xFF == 0 => small(word >> 8, 7),
+            (TAG_I64 | TAG_F64, _) | (_, 8) => None,
+            _ => small(word, len),
+        }
+    }
+
+    #[inline]
+    fn finish(&mut self, tag: std::result::Result<u32, String>) -> Result<()> {
+        match tag {
+            Ok(tag) => self.tag = tag,
             Err(why) => return Err(codec("write the value", why)),
         }
         self.bytes.pad();
@@ -217,33 +282,55 @@ impl Value {
         }
         Ok(())
     }
+
+    /// Serialises `value` here, for a container in the segment of `attachment`.
+    #[inline]
+    pub(crate) fn write<W: Serialize + ?Sized>(&mut self, attachment: &Attachment, value: &W) -> Result<()> {
+        let bytes = &mut self.bytes;
+        // What needs no drop has no handle, or a reference to one: that is refused here, and noted at the second try.
+        if !std::mem::needs_drop::<W>() {
+            if let Ok((tag, _)) = codec::encode(value, Sink(bytes)) {
+                return self.finish(Ok(tag));
+            }
+            let _ = take_refusal();
+            *bytes = Bytes::new();
+        }
+        let tag = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)).map(|(tag, _)| tag));
+        self.finish(tag)
+    }
+}
+
+/// A number of seven bytes, with its sign, in eight.
+#[inline]
+fn sign_extended(word: u64) -> u64 {
+    (((word << 8) as i64) >> 8) as u64
 }
 
 /// Everything a new node is to hold.
-pub(super) struct Contents<'c> {
-    pub(super) key: &'c Key,
-    pub(super) value: &'c Value,
+pub(crate) struct Contents<'c> {
+    /// None in a list.
+    pub(crate) key: Option<&'c Key>,
+    pub(crate) value: &'c Value,
 }
 
 impl Contents<'_> {
     #[inline]
     fn size(&self) -> u64 {
         let anchor = u64::from(!self.value.handles.is_empty());
-        HEADER + (anchor + self.key.bytes.words().len() as u64 + self.value.bytes.words().len() as u64) * 8
+        HEADER + (anchor + self.key_words().len() as u64 + self.value.bytes.words().len() as u64) * 8
+    }
+
+    #[inline]
+    fn key_words(&self) -> &[u64] {
+        self.key.map_or(&[], Key::words)
     }
 
     #[inline]
     fn write(&self, block: &Block<'_>) -> Option<()> {
-        let info = NodeInfo {
-            value_len: self.value.bytes.len as u32,
-            key_len: self.key.bytes.len as u32,
-            key_tag: self.key.tag,
-            value_tag: self.value.tag,
-        };
         // Relaxed throughout: the swing publishes it.
-        block.second().store(info.pack(), Ordering::Relaxed);
+        block.second().store(self.value.info(self.key).pack(), Ordering::Relaxed);
         let start = HEADER + 8 * u64::from(!self.value.handles.is_empty());
-        let (key, value) = (self.key.bytes.words(), self.value.bytes.words());
+        let (key, value) = (self.key_words(), self.value.bytes.words());
         block.words(start, key.len() as u64)?.fill(key);
         block.words(start + 8 * key.len() as u64, value.len() as u64)?.fill(value);
         Some(())
@@ -251,7 +338,7 @@ impl Contents<'_> {
 
     /// Large contents are written before the lock is taken.
     #[inline]
-    pub(super) fn prepare<'a>(&self, arena: &Arena<'a>) -> Result<Option<Prepared<'a>>> {
+    pub(crate) fn prepare<'a>(&self, arena: &Arena<'a>) -> Result<Option<Prepared<'a>>> {
         let size = self.size();
         if size <= 4096 { Ok(None) } else { self.prepare_large(arena, size) }
     }
@@ -267,7 +354,7 @@ impl Contents<'_> {
 
     /// A new node with these contents: its link. Freed unless there is a commit.
     #[inline]
-    pub(super) fn place<'a>(&self, writing: &mut Writing<'a>, prepared: Option<Prepared<'a>>) -> Result<u64> {
+    pub(crate) fn place<'a>(&self, writing: &mut Writing<'a>, prepared: Option<Prepared<'a>>) -> Result<u64> {
         let (block, link) = match prepared {
             Some(prepared) => writing.take_prepared(prepared)?,
             None => {
@@ -282,7 +369,7 @@ impl Contents<'_> {
     }
 
     /// As [`Contents::place`], noted in a link of a record.
-    pub(super) fn place_in<'a>(&self, writing: &mut Writing<'a>, note: &AtomicU64) -> Result<u64> {
+    pub(crate) fn place_in<'a>(&self, writing: &mut Writing<'a>, note: &AtomicU64) -> Result<u64> {
         let (block, link) = writing.allocate_in(self.size(), note)?;
         self.write(&block).ok_or_else(|| writing.corrupt(link))?;
         failpoint!("node.filled");
@@ -308,8 +395,13 @@ impl Contents<'_> {
     }
 }
 
+/// Reads a key or value that lies somewhere else.
+pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T> {
+    codec::decode(tag, bytes).map_err(|why| codec("read the value", why))
+}
+
 /// A node as it is found: checked against the heap's bounds, but possibly stale.
-pub(super) struct Node<'a> {
+pub(crate) struct Node<'a> {
     info: NodeInfo,
     is_anchored: bool,
     key: Words<'a>,
@@ -319,7 +411,7 @@ pub(super) struct Node<'a> {
 impl<'a> Node<'a> {
     /// The node in a block, if it is one.
     #[inline]
-    pub(super) fn at(block: &Block<'a>) -> Option<Node<'a>> {
+    pub(crate) fn at(block: &Block<'a>) -> Option<Node<'a>> {
         let info = NodeInfo::unpack(block.second().load(Ordering::Relaxed));
         let is_anchored = Piece::unpack(block.word().load(Ordering::Relaxed)).anchored != 0;
         let start = HEADER + 8 * u64::from(is_anchored);
@@ -329,34 +421,47 @@ impl<'a> Node<'a> {
         Some(Node { info, is_anchored, key, value })
     }
 
+    /// The value of a node without a key, copied; `None` if it cannot be one.
     #[inline]
-    pub(super) fn has_key(&self, key: &Key) -> bool {
+    pub(crate) fn copy_value_at(block: &Block<'a>, to: &mut Copied) -> Option<()> {
+        let info = NodeInfo::unpack(block.second().load(Ordering::Relaxed));
+        let is_anchored = Piece::unpack(block.word().load(Ordering::Relaxed)).anchored != 0;
+        let start = HEADER + 8 * u64::from(is_anchored);
+        let words = block.words(start, u64::from(info.value_len.div_ceil(8)))?;
+        to.tag = info.value_tag;
+        to.has_handles = is_anchored;
+        to.bytes.copy(words, info.value_len as usize);
+        Some(())
+    }
+
+    #[inline]
+    pub(crate) fn has_key(&self, key: &Key) -> bool {
         self.info.key_len as usize == key.bytes.len && self.info.key_tag == key.tag && self.key.are(key.bytes.words())
     }
 
     #[inline]
-    pub(super) fn has_value(&self, value: &Value) -> bool {
+    pub(crate) fn has_value(&self, value: &Value) -> bool {
         self.info.value_len as usize == value.bytes.len
             && self.info.value_tag == value.tag
             && self.value.are(value.bytes.words())
     }
 
     #[inline]
-    pub(super) fn copy_value(&self, to: &mut Copied) {
+    pub(crate) fn copy_value(&self, to: &mut Copied) {
         to.tag = self.info.value_tag;
         to.has_handles = self.is_anchored;
         to.bytes.copy(self.value, self.info.value_len as usize);
     }
 
     #[inline]
-    pub(super) fn copy_key(&self, to: &mut Copied) {
+    pub(crate) fn copy_key(&self, to: &mut Copied) {
         to.tag = self.info.key_tag;
         to.has_handles = false;
         to.bytes.copy(self.key, self.info.key_len as usize);
     }
 
     /// The key's hash, for tables that are checked.
-    pub(super) fn hash(&self, seed: u64) -> u32 {
+    pub(crate) fn hash(&self, seed: u64) -> u32 {
         let mut key = Copied::none();
         self.copy_key(&mut key);
         hash(seed, key.tag, key.bytes.words(), key.bytes.len)
@@ -364,25 +469,45 @@ impl<'a> Node<'a> {
 }
 
 /// A key or value that was copied out of its node.
-pub(super) struct Copied {
+pub(crate) struct Copied {
     tag: u32,
     /// It names objects: decoding it adopts them, and that fails once its node is gone.
-    pub(super) has_handles: bool,
+    pub(crate) has_handles: bool,
     bytes: Bytes,
 }
 
 impl Copied {
     #[inline]
-    pub(super) fn none() -> Copied {
+    pub(crate) fn none() -> Copied {
         Copied { tag: 0, has_handles: false, bytes: Bytes::new() }
     }
 
+    /// Takes what lies in a list's slot.
     #[inline]
-    pub(super) fn to_value<T: DeserializeOwned>(&self) -> Result<T> {
+    pub(crate) fn copy_small(&mut self, word: u64) {
+        let Small { data, len, tag } = Small::unpack(word);
+        let (word, len) = match tag {
+            TAG_I64 => (sign_extended(data), 8),
+            TAG_F64 => (data << 8, 8),
+            _ => (data & !(u64::MAX << (8 * len)), len),
+        };
+        (self.tag, self.has_handles) = (tag, false);
+        self.bytes.inline[0].write(word);
+        self.bytes.len = len as usize;
+    }
+
+    /// Whether it is that value.
+    #[inline]
+    pub(crate) fn is(&self, value: &Value) -> bool {
+        self.tag == value.tag && self.bytes.bytes() == value.bytes.bytes()
+    }
+
+    #[inline]
+    pub(crate) fn to_value<T: DeserializeOwned>(&self) -> Result<T> {
         codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the value", why))
     }
 
-    pub(super) fn to_key<T: DeserializeOwned>(&self) -> Result<T> {
+    pub(crate) fn to_key<T: DeserializeOwned>(&self) -> Result<T> {
         codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the key", why))
     }
 }
@@ -410,6 +535,45 @@ mod tests {
             let written = key(&numbers);
             assert_eq!(codec::decode::<Vec<u16>>(written.tag, written.bytes.bytes()).unwrap(), numbers);
         }
+    }
+
+    #[test]
+    fn what_is_small_comes_back() {
+        fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T, is_small: bool) {
+            let mut written = Value::none();
+            let tag = codec::encode(&value, Sink(&mut written.bytes)).map(|(tag, _)| tag);
+            written.finish(tag).unwrap();
+            let small = written.small();
+            assert_eq!(small.is_some(), is_small, "{value:?}");
+            if let Some(word) = small {
+                let mut copied = Copied::none();
+                copied.copy_small(word);
+                assert!(copied.is(&written), "{value:?}");
+                assert_eq!(copied.to_value::<T>().unwrap(), value);
+            }
+        }
+        let limit = 1i64 << 55;
+        for number in [0, 1, -1, 255, -256, limit - 1, -limit] {
+            check(number, true);
+        }
+        for number in [limit, -limit - 1, i64::MAX, i64::MIN] {
+            check(number, false);
+        }
+        for (number, is_small) in [(0.0, true), (-1.5, true), (f64::INFINITY, true), (0.1, false), (f64::MAX, false)] {
+            check(number, is_small);
+        }
+        for (text, is_small) in
+            [("", true), ("a", true), ("sevens!", true), ("eight...", false), ("more than that", false)]
+        {
+            check(text.to_owned(), is_small);
+        }
+        check(true, true);
+        check((), true);
+        check(Some(3u8), true);
+        check((1u8, 2u16, 3u8), true);
+        check(u64::MAX, false);
+        check(vec![9u8; 6], true);
+        check(vec![9u8; 7], false);
     }
 
     #[test]

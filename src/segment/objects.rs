@@ -183,7 +183,7 @@ pub struct ObjectInfo {
     pub name: Option<String>,
     /// Its kind.
     pub kind: &'static str,
-    /// Bytes it takes.
+    /// Bytes of the segment's memory it takes, with all that it holds.
     pub size: u64,
     /// Process ids of its holders.
     pub holders: Vec<u32>,
@@ -693,11 +693,18 @@ impl Attachment {
             });
             holders.sort_unstable();
             holders.dedup();
+            let kind = atomic!(entry, kind).load(Ordering::Relaxed);
             let body = self.find_extent(atomic!(entry, body).load(Ordering::Acquire), "body");
+            let mut size = body.as_ref().map_or(0, |body| body.len);
+            if let (Ok(body), Some(ops)) = (&body, kinds::find(kind)) {
+                (ops.extents)(self, body, &mut |reference| {
+                    size += self.find_extent(reference, "extent of an object").map_or(0, |extent| extent.len);
+                });
+            }
             all.push(ObjectInfo {
                 name: (!name.is_none()).then(|| name.text()),
-                kind: kinds::name(atomic!(entry, kind).load(Ordering::Relaxed)),
-                size: body.map_or(0, |body| body.len),
+                kind: kinds::name(kind),
+                size,
                 holders,
             });
         }

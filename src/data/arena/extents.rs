@@ -124,12 +124,12 @@ impl<'a> Writing<'a> {
             word.store(value, Ordering::Relaxed);
         }
         let old = table.load(Ordering::Relaxed);
-        attachment.hold_extent(old, self.slot);
+        attachment.hold_extent(old, self.slot());
         failpoint!("arena.list_held");
         // Release: who finds the list finds it filled.
         table.store(new, Ordering::Release);
         failpoint!("arena.list_named");
-        attachment.commit_extent(new, self.slot);
+        attachment.commit_extent(new, self.slot());
         failpoint!("arena.list_committed");
         attachment.free_extent(old);
         atomic!(self.body(), registered).store(registered, Ordering::Relaxed);
@@ -145,7 +145,7 @@ impl<'a> Writing<'a> {
         // Release: who finds the extent finds its header.
         word.store(reference(extent), Ordering::Release);
         failpoint!("arena.registered");
-        self.arena.attachment.commit_extent(reference(extent), self.slot);
+        self.arena.attachment.commit_extent(reference(extent), self.slot());
         failpoint!("arena.committed");
         let (registered, bytes) = (atomic!(self.body(), registered), atomic!(self.body(), bytes));
         registered.store(registered.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -201,7 +201,7 @@ impl<'a> Writing<'a> {
             if self.entry(u64::from(extent.reference.unit), header)?.is_some() {
                 self.use_slab(&extent, atomic!(header, size_class).load(Ordering::Relaxed));
             } else {
-                attachment.hold_extent(reference(&extent), self.slot);
+                attachment.hold_extent(reference(&extent), self.slot());
                 attachment.free_extent(reference(&extent));
             }
         }
@@ -266,7 +266,7 @@ impl<'a> Writing<'a> {
         let generation = self.next_generation();
         let piece = Piece { generation, owner: 0, class: ARENA_LARGE, anchored: 0, state: PIECE_FREE };
         block.word().store(piece.pack(), Ordering::Release);
-        attachment.hold_extent(extent, self.slot);
+        attachment.hold_extent(extent, self.slot());
         failpoint!("arena.large_held");
         self.unregister(extent);
         failpoint!("arena.large_unnamed");
@@ -306,7 +306,7 @@ impl<'a> Writing<'a> {
         for word in self.list()?.into_iter().flat_map(Words::iter) {
             let extent = word.load(Ordering::Relaxed);
             if extent != 0 {
-                attachment.hold_extent(extent, self.slot);
+                attachment.hold_extent(extent, self.slot());
                 word.store(0, Ordering::Release);
                 failpoint!("arena.reset_unnamed");
                 attachment.free_extent(extent);

@@ -10,18 +10,27 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// The backed part of the heap, as one operation sees it.
 pub(crate) struct View<'a> {
     attachment: &'a Attachment,
+    base: *mut u8,
+    start: u64,
     end: Cell<u64>,
 }
 
 impl<'a> View<'a> {
     #[inline]
     pub(crate) fn new(attachment: &'a Attachment) -> View<'a> {
-        View { attachment, end: Cell::new(View::backed(attachment)) }
+        let (base, start) = (attachment.map.base(), attachment.geometry.heap);
+        View { attachment, base, start, end: Cell::new(View::backed(attachment)) }
     }
 
     #[inline]
     fn backed(attachment: &Attachment) -> u64 {
         attachment.geometry.heap + attachment.committed() * UNIT_SIZE
+    }
+
+    /// How far a word lies from the start of the segment.
+    #[inline]
+    pub(crate) fn offset_of(&self, word: &AtomicU64) -> u64 {
+        (std::ptr::from_ref(word) as usize).wrapping_sub(self.base as usize) as u64
     }
 
     /// Where the backed heap ends, in bytes from the start of the segment.
@@ -32,15 +41,15 @@ impl<'a> View<'a> {
     /// The block at a place, if that is in the heap.
     #[inline]
     pub(crate) fn block(&self, place: u64) -> Option<Block<'a>> {
-        // 36 bits: no overflow.
-        let offset = place << 4;
+        // 36 bits, whatever a free list says: no overflow.
+        let offset = (place & Link::PLACE) << 4;
         if offset + 16 > self.end.get() && !self.has_grown(offset) {
             return None;
         }
-        if offset < self.attachment.geometry.heap {
+        if offset < self.start {
             return None;
         }
-        let start = self.attachment.map.base().wrapping_add(offset as usize).cast();
+        let start = self.base.wrapping_add(offset as usize).cast();
         Some(Block { start, offset, room: self.end.get() - offset, _heap: PhantomData })
     }
 
@@ -105,8 +114,8 @@ impl<'a> Block<'a> {
     #[inline]
     pub(crate) fn words(&self, offset: u64, count: u64) -> Option<Words<'a>> {
         debug_assert!(offset.is_multiple_of(8));
-        let end = count.checked_mul(8).and_then(|len| len.checked_add(offset))?;
-        if end > self.room {
+        // A heap has less than 2^48 bytes: no overflow.
+        if (offset | count) >> 56 != 0 || offset + count * 8 > self.room {
             return None;
         }
         let start = self.start.wrapping_add(offset as usize / 8);
@@ -138,6 +147,14 @@ impl<'a> Words<'a> {
     pub(crate) fn get(&self, index: u64) -> Option<&'a AtomicU64> {
         // SAFETY: inside what was checked when this was made; the reference is to an atomic.
         (index < self.count).then(|| unsafe { &*self.start.wrapping_add(index as usize) })
+    }
+
+    /// The first `count` words, of which there are as many, and the others.
+    #[inline]
+    pub(crate) fn split(self, count: u64) -> (Words<'a>, Words<'a>) {
+        debug_assert!(count <= self.count);
+        let start = self.start.wrapping_add(count as usize);
+        (Words { count, ..self }, Words { start, count: self.count - count, ..self })
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a AtomicU64> {
@@ -199,20 +216,36 @@ pub(crate) enum Seen<R> {
 /// `read_link`.
 #[inline]
 pub(crate) fn read_link<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
-    follow::<false, R>(view, cell, read)
+    // Acquire pairs with the release in `swing`: the block's contents are there.
+    follow::<false, R>(view, cell, cell.load(Ordering::Acquire), read)
+}
+
+/// As [`read_link`], of a cell that held `link` at an acquire load.
+#[inline]
+pub(crate) fn read_loaded<'a, R>(
+    view: &View<'a>,
+    cell: &AtomicU64,
+    link: u64,
+    read: impl FnOnce(Block<'a>) -> R,
+) -> Seen<R> {
+    follow::<false, R>(view, cell, link, read)
 }
 
 /// As [`read_link`], for a block whose parts are blocks that are freed together with it: the link must be the same at the end,
 /// too. It is changed before the first of them is freed.
 #[inline]
 pub(crate) fn read_root<'a, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
-    follow::<true, R>(view, cell, read)
+    // Acquire: as above.
+    follow::<true, R>(view, cell, cell.load(Ordering::Acquire), read)
 }
 
 #[inline(always)]
-fn follow<'a, const ROOT: bool, R>(view: &View<'a>, cell: &AtomicU64, read: impl FnOnce(Block<'a>) -> R) -> Seen<R> {
-    // Acquire pairs with the release in `swing`: the block's contents are there.
-    let link = cell.load(Ordering::Acquire);
+fn follow<'a, const ROOT: bool, R>(
+    view: &View<'a>,
+    cell: &AtomicU64,
+    link: u64,
+    read: impl FnOnce(Block<'a>) -> R,
+) -> Seen<R> {
     let named = Link::unpack(link);
     if named.place == 0 {
         return Seen::Nothing;
@@ -227,8 +260,11 @@ fn follow<'a, const ROOT: bool, R>(view: &View<'a>, cell: &AtomicU64, read: impl
     // Pairs with the release fences behind a new generation and behind a swing: if a word of later contents was read, of this block
     // or of one that was freed after the swing, the looks below see that.
     fence(Ordering::Acquire);
+    // The link first: that it was the same then, and the block after that, leaves no room for a link that went and came back.
+    // Acquire: in this order.
+    let is_named = !ROOT || cell.load(Ordering::Acquire) == link;
     let is_same = block.word().load(Ordering::Relaxed) >> 24 == before >> 24;
-    if is_same && (!ROOT || cell.load(Ordering::Relaxed) == link) { Seen::Value(value) } else { Seen::Changed }
+    if is_named && is_same { Seen::Value(value) } else { Seen::Changed }
 }
 
 /// How often a reader tries before it asks the writers to wait.

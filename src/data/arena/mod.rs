@@ -45,7 +45,7 @@ pub(crate) mod link;
 pub(crate) mod recovery;
 
 pub(crate) use extents::Prepared;
-pub(crate) use link::{Block, Seen, View, Words, read_link, read_root};
+pub(crate) use link::{Block, Seen, View, Words, read_link, read_loaded, read_root};
 
 use super::guard::{Listed, refuse_deadlock};
 use crate::error::{Result, corrupt};
@@ -77,8 +77,6 @@ pub(crate) struct Arena<'a> {
 pub(crate) struct Writing<'a> {
     pub(crate) arena: Arena<'a>,
     pub(crate) view: View<'a>,
-    /// This process's slot.
-    slot: u32,
     news: usize,
     olds: usize,
     /// The journal has more than `news` and `olds` say.
@@ -101,21 +99,30 @@ impl<'a> Arena<'a> {
     /// Takes the lock. What a dead owner left in the arena is repaired; `repair` does the same for the container.
     #[inline]
     pub(crate) fn lock(self, repair: impl FnOnce(&mut Writing<'a>) -> Result<()>) -> Result<Writing<'a>> {
-        let word = atomic!(self.body, lock);
-        refuse_deadlock(self.attachment, word)?;
-        let how = claim::lock(self.attachment, word, Deadline::NEVER, self.what)?;
+        // A free lock is nobody's, this thread's neither.
+        let how = match claim::lock_free(self.attachment, atomic!(self.body, lock)) {
+            true => Acquired::Clean,
+            false => self.wait()?,
+        };
         failpoint!("arena.locked");
-        let mut writing = Writing::new(self, how)?;
+        let mut writing = Writing::new(self, how);
         if writing.is_broken {
             writing.recover(repair)?;
         }
         Ok(writing)
     }
 
+    #[inline(never)]
+    fn wait(self) -> Result<Acquired> {
+        let word = atomic!(self.body, lock);
+        refuse_deadlock(self.attachment, word)?;
+        claim::lock(self.attachment, word, Deadline::NEVER, self.what)
+    }
+
     /// Recovery: takes a lock that a dead owner left, if it is there for the taking, and repairs.
     pub(super) fn lock_abandoned(self, repair: impl FnOnce(&mut Writing<'a>) -> Result<()>) -> Result<()> {
         if let Some(how) = claim::try_lock(self.attachment, atomic!(self.body, lock))? {
-            let mut writing = Writing::new(self, how)?;
+            let mut writing = Writing::new(self, how);
             if writing.is_broken {
                 writing.recover(repair)?;
             }
@@ -128,18 +135,23 @@ impl<'a> Arena<'a> {
 
 impl<'a> Writing<'a> {
     #[inline]
-    fn new(arena: Arena<'a>, how: Acquired) -> Result<Writing<'a>> {
-        Ok(Writing {
+    fn new(arena: Arena<'a>, how: Acquired) -> Writing<'a> {
+        Writing {
             arena,
             view: View::new(arena.attachment),
-            slot: arena.attachment.token()?.slot(),
             news: 0,
             olds: 0,
             is_more: false,
             is_broken: how == Acquired::OwnerDied,
             orphans: false,
             panicking: std::thread::panicking(),
-        })
+        }
+    }
+
+    /// This process's slot: the lock names it.
+    #[cold]
+    fn slot(&self) -> u32 {
+        claim::owner(atomic!(self.body(), lock)).slot()
     }
 
     #[cold]
@@ -209,7 +221,7 @@ impl<'a> Writing<'a> {
     /// A word that is made zero again unless there is a commit. Before it is written.
     #[inline]
     pub(crate) fn undo(&mut self, word: &AtomicU64) {
-        let offset = self.arena.attachment.offset_of_pointer(std::ptr::from_ref(word).cast());
+        let offset = self.view.offset_of(word);
         atomic!(self.body(), undo).store(offset, Ordering::Release);
     }
 
@@ -217,7 +229,7 @@ impl<'a> Writing<'a> {
     #[inline]
     pub(crate) fn swing(&mut self, cell: &AtomicU64, value: u64, length: u64) -> Result<()> {
         let body = self.body();
-        let offset = self.arena.attachment.offset_of_pointer(std::ptr::from_ref(cell).cast());
+        let offset = self.view.offset_of(cell);
         atomic!(body, value).store(value, Ordering::Release);
         atomic!(body, next_length).store(length, Ordering::Release);
         failpoint!("arena.journal");
@@ -347,10 +359,13 @@ impl Drop for Writing<'_> {
             return;
         }
         failpoint!("arena.before_unlock");
-        let _ = claim::unlock(attachment, word, what);
+        let orphans = self.orphans.then(|| self.slot());
+        if !claim::unlock_unwaited(attachment, word) {
+            let _ = claim::unlock(attachment, word, what);
+        }
         failpoint!("arena.unlocked");
-        if self.orphans {
-            attachment.check_all(self.slot);
+        if let Some(slot) = orphans {
+            attachment.check_all(slot);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link, read_root
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{DataError, Result, SegmentError, corrupt};
 use crate::segment::{atomic, fetch};
-use shmkit_layouts::containers::{DictBody, TABLE_INLINE};
+use shmkit_layouts::containers::{DICT_TABLE_INLINE, DictBody};
 use shmkit_layouts::words::{IndexSlot, LINK_DELETED, Link};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,14 +44,14 @@ enum Probe<R> {
 }
 
 /// Where a key is, or would be; for the lock's owner.
-pub(super) enum Place<'a> {
+pub(crate) enum Place<'a> {
     Taken { entry: Entry<'a>, number: u64, link: u64, node: Node<'a> },
     Vacant { slot: Option<&'a AtomicU64> },
 }
 
 impl Place<'_> {
     /// Copies the value that is there; false if there is none.
-    pub(super) fn copy_value(&self, to: &mut Copied) -> bool {
+    pub(crate) fn copy_value(&self, to: &mut Copied) -> bool {
         match self {
             Place::Taken { node, .. } => {
                 node.copy_value(to);
@@ -64,7 +64,7 @@ impl Place<'_> {
 
 /// How far an iteration has come.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     /// The table it looked at last.
     root: u64,
     /// The next entry there.
@@ -78,7 +78,7 @@ impl<'a> Core<'a> {
         atomic!(self.body, root)
     }
 
-    pub(super) fn hash(&self, key: &Key) -> u32 {
+    pub(crate) fn hash(&self, key: &Key) -> u32 {
         key.hash(fetch!(self.body, seed))
     }
 
@@ -86,7 +86,7 @@ impl<'a> Core<'a> {
 
     /// What `read` makes of the key's node, or `None`. Takes no lock, unless writers spoil one try after the other.
     #[inline]
-    pub(super) fn find<R>(&self, key: &Key, mut read: impl FnMut(&Node<'a>) -> R) -> Result<Option<R>> {
+    pub(crate) fn find<R>(&self, key: &Key, mut read: impl FnMut(&Node<'a>) -> R) -> Result<Option<R>> {
         let hash = self.hash(key);
         let view = View::new(self.arena.attachment);
         for _ in 0..TRIES {
@@ -144,7 +144,7 @@ impl<'a> Core<'a> {
     }
 
     /// Copies the next element. Takes no lock; false at the end. What is added or removed meanwhile is reported.
-    pub(super) fn next(&self, cursor: &mut Cursor, length: u64, to: &mut (Copied, Copied)) -> Result<bool> {
+    pub(crate) fn next(&self, cursor: &mut Cursor, length: u64, to: &mut (Copied, Copied)) -> Result<bool> {
         let view = View::new(self.arena.attachment);
         for _ in 0..TRIES {
             if self.arena.length() != length {
@@ -223,12 +223,12 @@ impl<'a> Core<'a> {
 
     /// The writers' lock; what a dead owner left is repaired.
     #[inline]
-    pub(super) fn lock(&self) -> Result<Writing<'a>> {
+    pub(crate) fn lock(&self) -> Result<Writing<'a>> {
         self.arena.lock(|writing| self.repair(writing))
     }
 
     /// What a death leaves of a dict beside the arena's: a table that was being built, and hints. Idempotent.
-    pub(super) fn repair(&self, writing: &mut Writing<'a>) -> Result<()> {
+    pub(crate) fn repair(&self, writing: &mut Writing<'a>) -> Result<()> {
         let (root, next) = (self.root().load(Ordering::Relaxed), atomic!(self.body, next));
         if root == 0 {
             // Emptied, perhaps not to the end; or nothing was ever put.
@@ -281,7 +281,7 @@ impl<'a> Core<'a> {
 
     /// Where a key is, or would be.
     #[inline]
-    pub(super) fn place(&self, writing: &Writing<'a>, key: &Key, hash: u32) -> Result<Place<'a>> {
+    pub(crate) fn place(&self, writing: &Writing<'a>, key: &Key, hash: u32) -> Result<Place<'a>> {
         match self.root().load(Ordering::Relaxed) {
             0 => Ok(Place::Vacant { slot: None }),
             root => self.place_in(writing, &self.table(writing, root)?, key, hash),
@@ -315,7 +315,7 @@ impl<'a> Core<'a> {
 
     /// Puts a value at a place, which must be of this moment. True if the key was not there.
     #[inline]
-    pub(super) fn put(
+    pub(crate) fn put(
         &self,
         writing: &mut Writing<'a>,
         place: Place<'a>,
@@ -334,7 +334,8 @@ impl<'a> Core<'a> {
                 Ok(false)
             }
             Place::Vacant { slot } => {
-                let slot = self.vacancy(writing, slot, contents.key, hash)?;
+                let Some(key) = contents.key else { return Err(writing.corrupt(0)) };
+                let slot = self.vacancy(writing, slot, key, hash)?;
                 let number = atomic!(self.body, used).load(Ordering::Relaxed);
                 let table = self.table(writing, self.root().load(Ordering::Relaxed))?;
                 let Some(entry) = table.entry(&writing.view, number) else { return Err(writing.corrupt(number)) };
@@ -345,7 +346,7 @@ impl<'a> Core<'a> {
                 // Release pairs with the acquire in `probe`.
                 slot.store(IndexSlot { entry: number as u32, hash }.pack(), Ordering::Release);
                 failpoint!("dict.index");
-                writing.swing(entry.link(), new, length + 1)?;
+                writing.swing(entry.link(), new, length.wrapping_add(1))?;
                 self.set_used(number + 1);
                 failpoint!("dict.used");
                 self.go_on(writing)?;
@@ -356,8 +357,8 @@ impl<'a> Core<'a> {
 
     /// Puts a value, whatever is there. True if the key was not there.
     #[inline]
-    pub(super) fn insert(&self, key: &Key, value: &Value) -> Result<bool> {
-        let contents = Contents { key, value };
+    pub(crate) fn insert(&self, key: &Key, value: &Value) -> Result<bool> {
+        let contents = Contents { key: Some(key), value };
         let hash = self.hash(key);
         let prepared = contents.prepare(&self.arena)?;
         let mut writing = self.lock()?;
@@ -366,7 +367,7 @@ impl<'a> Core<'a> {
     }
 
     /// Deletes what is at a place; false if that is vacant.
-    pub(super) fn delete(&self, writing: &mut Writing<'a>, place: &Place<'a>, hash: u32) -> Result<bool> {
+    pub(crate) fn delete(&self, writing: &mut Writing<'a>, place: &Place<'a>, hash: u32) -> Result<bool> {
         let Place::Taken { entry, number, link, .. } = place else { return Ok(false) };
         writing.retire(*link)?;
         writing.swing(entry.link(), LINK_DELETED, writing.length().saturating_sub(1))?;
@@ -376,7 +377,7 @@ impl<'a> Core<'a> {
     }
 
     /// The last element's place and hash.
-    pub(super) fn last(&self, writing: &Writing<'a>) -> Result<Option<(Place<'a>, u32)>> {
+    pub(crate) fn last(&self, writing: &Writing<'a>) -> Result<Option<(Place<'a>, u32)>> {
         let root = self.root().load(Ordering::Relaxed);
         if root == 0 {
             return Ok(None);
@@ -398,7 +399,7 @@ impl<'a> Core<'a> {
     }
 
     /// Visits every element in order.
-    pub(super) fn for_each(
+    pub(crate) fn for_each(
         &self,
         writing: &Writing<'a>,
         mut visit: impl FnMut(u64, &Entry<'a>, &Node<'a>) -> Result<()>,
@@ -421,7 +422,7 @@ impl<'a> Core<'a> {
     }
 
     /// Removes everything.
-    pub(super) fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         let mut writing = self.lock()?;
         if self.root().load(Ordering::Relaxed) == 0 {
             return Ok(());
@@ -481,7 +482,11 @@ impl<'a> Core<'a> {
         }
         let used = atomic!(self.body, used).load(Ordering::Relaxed);
         // Small tables are replaced at one go, when they are full.
-        if used > capacity_of(TABLE_INLINE) && used % AT_ONCE == 0 { self.begin_in_time(writing, used) } else { Ok(()) }
+        if used > capacity_of(DICT_TABLE_INLINE) && used % AT_ONCE == 0 {
+            self.begin_in_time(writing, used)
+        } else {
+            Ok(())
+        }
     }
 
     #[cold]
@@ -621,7 +626,7 @@ impl<'a> Core<'a> {
     // ---- checks -------------------------------------------------------------------------------------------------------
 
     /// Checks everything, in a dict that nobody is changing.
-    pub(super) fn verify(&self) -> Result<()> {
+    pub(crate) fn verify(&self) -> Result<()> {
         let writing = self.lock()?;
         let mut census = writing.census()?;
         let (root, next) = (self.root().load(Ordering::Relaxed), atomic!(self.body, next).load(Ordering::Relaxed));

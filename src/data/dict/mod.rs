@@ -1,6 +1,6 @@
 //! [`Dict`]: a dict that processes share, read without a lock.
 //!
-//! * `core`: the algorithm. `table`: the index and the entries. `recovery`: what is done about the dead.
+//! * `core`: the algorithm. `table`: the index and the entries. `ops`: what users do. `recovery`: what is done about the dead.
 //! * The blocks and the journal are [`super::arena`]'s, the keys and values `super::node`'s.
 //!
 //! # Crash behaviour
@@ -21,17 +21,17 @@
 
 pub(crate) mod core;
 mod iter;
+mod ops;
 pub(crate) mod recovery;
 mod table;
 
 pub use iter::DictIter;
 
-use self::core::{Core, Place};
+use self::core::Core;
 use self::recovery::{ARENA, Dicts, kind};
-use super::arena::{Arena, Writing};
-use super::node::{Contents, Copied, Key, Value};
-use crate::Error;
-use crate::error::{Result, SegmentError};
+use super::arena::Arena;
+use super::node::{Copied, Key, Value};
+use crate::error::Result;
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
 use crate::segment::{At, Attachment, Extent, Segment, atomic, random, session};
@@ -43,6 +43,9 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
+
+/// The types of a dict's keys and values.
+pub(super) type Elements<K, V> = PhantomData<fn(K, V) -> (K, V)>;
 
 struct One;
 
@@ -59,9 +62,6 @@ pub(crate) const KIND: Kind = kind::<One>(KIND_DICT);
 
 /// Bytes of one dict: its own struct and its arena.
 pub(super) const SIZE: u64 = ARENA + size_of::<ArenaBody>() as u64;
-
-/// How often a value with handles is read whose objects are gone, before the writers are asked to wait.
-const HANDLE_TRIES: u32 = 16;
 
 /// A dict shared by threads and processes: Python's `Manager().dict()`, without the manager.
 ///
@@ -95,18 +95,15 @@ pub struct Dict<K, V> {
     object: Object,
     body: *const DictBody,
     arena: *const ArenaBody,
-    _elements: PhantomData<Elements<K, V>>,
+    _elements: Elements<K, V>,
 }
-
-/// Takes keys and values, and gives them.
-type Elements<K, V> = fn(K, V) -> (K, V);
 
 // SAFETY: the pointers are into the mapping, which `object` keeps; only atomics and the constant seed are reached through them.
 unsafe impl<K, V> Send for Dict<K, V> {}
 // SAFETY: as above.
 unsafe impl<K, V> Sync for Dict<K, V> {}
 
-/// What can be chosen of a dict or list at its creation.
+/// What can be chosen of a dict, list or namespace at its creation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ContainerOptions {
     pub(super) quota: u64,
@@ -241,9 +238,7 @@ impl<K, V> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let mut encoded = Key::none();
-        encoded.write(key)?;
-        Ok(self.core().find(&encoded, |_| ())?.is_some())
+        self.core().contains(&Key::of(key)?)
     }
 
     /// Puts `value` for `key`. True if there was none.
@@ -256,7 +251,10 @@ impl<K, V> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (core, mut encoded, mut written) = (self.core(), Key::none(), Value::none());
+        // One by one: not moved once they are made.
+        let core = self.core();
+        let mut encoded = Key::none();
+        let mut written = Value::none();
         encoded.write(key)?;
         written.write(core.arena.attachment, value)?;
         core.insert(&encoded, &written)
@@ -270,11 +268,7 @@ impl<K, V> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (core, key) = (self.core(), encode(key)?);
-        let hash = core.hash(&key);
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, &key, hash)?;
-        core.delete(&mut writing, &place, hash)
+        self.core().remove(&Key::of(key)?)
     }
 
     /// Puts or removes (`None`) a value, if the present one is `expected` (`None`: if there is none). Values are compared as they
@@ -292,24 +286,9 @@ impl<K, V> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (core, key) = (self.core(), encode(key)?);
-        let value = |value: Option<&W>| value.map(|value| write(core.arena.attachment, value)).transpose();
-        let (expected, new) = (value(expected)?, value(new)?);
-        let hash = core.hash(&key);
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, &key, hash)?;
-        let is_expected = match (&place, &expected) {
-            (Place::Taken { node, .. }, Some(expected)) => node.has_value(expected),
-            (Place::Vacant { .. }, None) => true,
-            _ => false,
-        };
-        if is_expected {
-            match &new {
-                Some(value) => drop(core.put(&mut writing, place, hash, &Contents { key: &key, value }, None)?),
-                None => drop(core.delete(&mut writing, &place, hash)?),
-            }
-        }
-        Ok(is_expected)
+        let core = self.core();
+        let value = |value: Option<&W>| value.map(|value| Value::of(core.arena.attachment, value)).transpose();
+        core.compare_and_set(&Key::of(key)?, value(expected)?.as_ref(), value(new)?.as_ref())
     }
 
     /// Puts every element of `items`, one after the other, and nobody's between them: Python's `update`.
@@ -322,38 +301,11 @@ impl<K, V> Dict<K, V> {
         V: Serialize,
     {
         let core = self.core();
-        let encoded = items.into_iter().map(|(key, value)| Ok((encode(&key)?, write(core.arena.attachment, &value)?)));
         // Before the lock: iterators and `Serialize` may run anything.
-        let encoded: Vec<(Key, Value)> = encoded.collect::<Result<_>>()?;
-        let mut writing = core.lock()?;
-        for (key, value) in &encoded {
-            let hash = core.hash(key);
-            let place = core.place(&writing, key, hash)?;
-            core.put(&mut writing, place, hash, &Contents { key, value }, None)?;
-        }
-        Ok(())
+        let items =
+            items.into_iter().map(|(key, value)| Ok((Key::of(&key)?, Value::of(core.arena.attachment, &value)?)));
+        core.merge(&items.collect::<Result<Vec<_>>>()?)
     }
-}
-
-fn encode<Q: Serialize + ?Sized>(key: &Q) -> Result<Key> {
-    let mut encoded = Key::none();
-    encoded.write(key)?;
-    Ok(encoded)
-}
-
-fn write<W: Serialize + ?Sized>(attachment: &Attachment, value: &W) -> Result<Value> {
-    let mut written = Value::none();
-    written.write(attachment, value)?;
-    Ok(written)
-}
-
-/// Decodes the value at a place, under the lock: no node with handles goes away meanwhile.
-fn decoded<V: DeserializeOwned>(writing: &mut Writing<'_>, place: &Place<'_>) -> Result<Option<V>> {
-    let mut value = Copied::none();
-    if !place.copy_value(&mut value) {
-        return Ok(None);
-    }
-    writing.call(|_| value.to_value()).map(Some)
 }
 
 impl<K, V: DeserializeOwned> Dict<K, V> {
@@ -367,31 +319,9 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (core, mut encoded, mut value) = (self.core(), Key::none(), Copied::none());
+        let mut encoded = Key::none();
         encoded.write(key)?;
-        match core.find(&encoded, |node| node.copy_value(&mut value))? {
-            None => Ok(None),
-            Some(()) if value.has_handles => self.get_handles(&encoded, value),
-            Some(()) => value.to_value().map(Some),
-        }
-    }
-
-    /// A value with handles: between the copy and the decoding its node, and with it the objects, may have gone.
-    #[cold]
-    fn get_handles(&self, key: &Key, mut value: Copied) -> Result<Option<V>> {
-        let core = self.core();
-        for _ in 0..HANDLE_TRIES {
-            match value.to_value() {
-                Err(Error::Segment(SegmentError::Gone)) => {}
-                decoded => return decoded.map(Some),
-            }
-            if core.find(key, |node| node.copy_value(&mut value))?.is_none() {
-                return Ok(None);
-            }
-        }
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, key, core.hash(key))?;
-        decoded(&mut writing, &place)
+        self.core().get(&encoded)
     }
 
     /// Puts `value` for `key` and gives what was there.
@@ -403,15 +333,8 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         K: Borrow<Q>,
         V: Borrow<W>,
     {
-        let (core, key) = (self.core(), encode(key)?);
-        let (hash, value) = (core.hash(&key), write(core.arena.attachment, value)?);
-        let contents = Contents { key: &key, value: &value };
-        let prepared = contents.prepare(&core.arena)?;
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, &key, hash)?;
-        let old = decoded(&mut writing, &place)?;
-        core.put(&mut writing, place, hash, &contents, prepared)?;
-        Ok(old)
+        let core = self.core();
+        core.swap(&Key::of(key)?, &Value::of(core.arena.attachment, value)?)
     }
 
     /// Removes the value for `key` and gives it.
@@ -422,13 +345,7 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (core, key) = (self.core(), encode(key)?);
-        let hash = core.hash(&key);
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, &key, hash)?;
-        let old = decoded(&mut writing, &place)?;
-        core.delete(&mut writing, &place, hash)?;
-        Ok(old)
+        self.core().pop(&Key::of(key)?)
     }
 
     /// The value for `key`; if there is none, `default` is put there: Python's `setdefault`.
@@ -453,22 +370,7 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         K: Borrow<Q>,
         V: Serialize,
     {
-        if let Some(value) = self.get(key)? {
-            return Ok(value);
-        }
-        let (core, key) = (self.core(), encode(key)?);
-        let hash = core.hash(&key);
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, &key, hash)?;
-        if let Some(value) = decoded(&mut writing, &place)? {
-            return Ok(value);
-        }
-        let (made, value) = writing.call(|writing| {
-            let made = make();
-            write(writing.arena.attachment, &made).map(|value| (made, value))
-        })?;
-        core.put(&mut writing, place, hash, &Contents { key: &key, value: &value }, None)?;
-        Ok(made)
+        self.core().get_or_insert_with(&Key::of(key)?, make)
     }
 
     /// Changes the value for `key` under the dict's lock: `change` finds it, or `None`, and what it leaves there is put, `None`
@@ -481,21 +383,7 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         K: Borrow<Q>,
         V: Serialize,
     {
-        let (core, key) = (self.core(), encode(key)?);
-        let hash = core.hash(&key);
-        let mut writing = core.lock()?;
-        let place = core.place(&writing, &key, hash)?;
-        let mut value = decoded(&mut writing, &place)?;
-        let (result, value) = writing.call(|writing| {
-            let result = change(&mut value);
-            let encoded = value.as_ref().map(|value| write(writing.arena.attachment, value)).transpose();
-            encoded.map(|encoded| (result, encoded))
-        })?;
-        match &value {
-            Some(value) => drop(core.put(&mut writing, place, hash, &Contents { key: &key, value }, None)?),
-            None => drop(core.delete(&mut writing, &place, hash)?),
-        }
-        Ok(result)
+        self.core().update(&Key::of(key)?, change)
     }
 
     /// All values at one instant, in order. Takes the lock.
@@ -506,19 +394,9 @@ impl<K, V: DeserializeOwned> Dict<K, V> {
         self.snapshot(|_, value| value.to_value())
     }
 
-    fn snapshot<R>(&self, mut element: impl FnMut(&Copied, &Copied) -> Result<R>) -> Result<Vec<R>> {
-        let core = self.core();
-        let mut writing = core.lock()?;
-        let (mut key, mut value) = (Copied::none(), Copied::none());
-        let mut all = Vec::with_capacity((writing.length() as usize).min(1 << 20));
-        writing.call(|writing| {
-            core.for_each(writing, |_, _, node| {
-                node.copy_key(&mut key);
-                node.copy_value(&mut value);
-                all.push(element(&key, &value)?);
-                Ok(())
-            })
-        })?;
+    fn snapshot<R>(&self, element: impl FnMut(&Copied, &Copied) -> Result<R>) -> Result<Vec<R>> {
+        let mut all = Vec::new();
+        self.core().snapshot(&mut all, element)?;
         Ok(all)
     }
 }
@@ -551,16 +429,7 @@ impl<K: DeserializeOwned, V: DeserializeOwned> Dict<K, V> {
     /// # Errors
     /// As [`Dict::insert`] and [`Dict::get`].
     pub fn pop_item(&self) -> Result<Option<(K, V)>> {
-        let core = self.core();
-        let mut writing = core.lock()?;
-        let Some((place, hash)) = core.last(&writing)? else { return Ok(None) };
-        let Place::Taken { node, .. } = &place else { return Ok(None) };
-        let (mut key, mut value) = (Copied::none(), Copied::none());
-        node.copy_key(&mut key);
-        node.copy_value(&mut value);
-        let item = writing.call(|_| Ok::<_, Error>((key.to_key()?, value.to_value()?)))?;
-        core.delete(&mut writing, &place, hash)?;
-        Ok(Some(item))
+        self.core().pop_item()
     }
 }
 

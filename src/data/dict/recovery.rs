@@ -18,7 +18,7 @@ pub(crate) trait Dicts {
 }
 
 /// Bytes from the start of a dict's own struct to its arena.
-pub(super) const ARENA: u64 = size_of::<DictBody>() as u64;
+pub(crate) const ARENA: u64 = size_of::<DictBody>() as u64;
 
 fn cores<'a, D: Dicts>(attachment: &'a Attachment, body: &Extent) -> Result<Vec<Core<'a>>> {
     let places = D::places(attachment, body);

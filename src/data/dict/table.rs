@@ -9,67 +9,67 @@
 
 use crate::data::arena::{Block, View, Words};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{ENTRY_PAGE, INDEX_PAGE, TABLE_INLINE, TableHeader};
+use shmkit_layouts::containers::{DICT_ENTRY_PAGE, DICT_INDEX_PAGE, DICT_TABLE_INLINE, TableHeader};
 use shmkit_layouts::words::Link;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a page before its contents.
-pub(super) const PAGE_HEADER: u64 = 16;
+pub(crate) const PAGE_HEADER: u64 = 16;
 /// Bytes of a page of either sort.
-pub(super) const PAGE: u64 = INDEX_PAGE * 8;
+pub(crate) const PAGE: u64 = DICT_INDEX_PAGE * 8;
 const HEADER: u64 = size_of::<TableHeader>() as u64;
 /// The most index slots: an entry's number, plus 1, has 32 bits.
-pub(super) const MOST_SLOTS: u64 = 1 << 32;
+pub(crate) const MOST_SLOTS: u64 = 1 << 32;
 
 /// Entries a table with that many index slots has.
-pub(super) const fn capacity_of(slots: u64) -> u64 {
+pub(crate) const fn capacity_of(slots: u64) -> u64 {
     slots / 3 * 2 + slots % 3 / 2
 }
 
 /// Pages of a table with that many index slots: of index slots, and in all.
-pub(super) fn pages_of(slots: u64) -> (u64, u64) {
-    if slots <= TABLE_INLINE {
+pub(crate) fn pages_of(slots: u64) -> (u64, u64) {
+    if slots <= DICT_TABLE_INLINE {
         return (0, 0);
     }
-    let index = slots.div_ceil(INDEX_PAGE);
-    (index, index + capacity_of(slots).div_ceil(ENTRY_PAGE))
+    let index = slots.div_ceil(DICT_INDEX_PAGE);
+    (index, index + capacity_of(slots).div_ceil(DICT_ENTRY_PAGE))
 }
 
 /// Bytes after the header and the pages of a table with that many index slots.
-pub(super) fn inline_size(slots: u64) -> u64 {
-    if slots <= TABLE_INLINE { slots * 8 + capacity_of(slots) * 16 } else { 0 }
+pub(crate) fn inline_size(slots: u64) -> u64 {
+    if slots <= DICT_TABLE_INLINE { slots * 8 + capacity_of(slots) * 16 } else { 0 }
 }
 
 /// An entry of a table.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     words: Words<'a>,
 }
 
 impl<'a> Entry<'a> {
     /// The node: what is written here is the commit of every change of the dict.
     #[inline]
-    pub(super) fn link(&self) -> &'a AtomicU64 {
+    pub(crate) fn link(&self) -> &'a AtomicU64 {
         self.words.get(0).expect("an entry has two words")
     }
 
     #[inline]
-    pub(super) fn hash(&self) -> &'a AtomicU64 {
+    pub(crate) fn hash(&self) -> &'a AtomicU64 {
         self.words.get(1).expect("an entry has two words")
     }
 }
 
 /// A table, its geometry checked against the heap's bounds.
-pub(super) struct Table<'a> {
-    pub(super) slots: u64,
-    pub(super) capacity: u64,
+pub(crate) struct Table<'a> {
+    pub(crate) slots: u64,
+    pub(crate) capacity: u64,
     block: Block<'a>,
 }
 
 impl<'a> Table<'a> {
     /// The table in a block, if it can be one.
     #[inline]
-    pub(super) fn at(block: &Block<'a>) -> Option<Table<'a>> {
+    pub(crate) fn at(block: &Block<'a>) -> Option<Table<'a>> {
         let header = block.header::<TableHeader>()?;
         // Relaxed: ordered by `read_link`, or by the lock.
         let slots = atomic!(header, slots).load(Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl<'a> Table<'a> {
     }
 
     /// Writes the header of a new table, and clears it if it is small.
-    pub(super) fn build(block: &Block<'a>, slots: u64) -> Option<()> {
+    pub(crate) fn build(block: &Block<'a>, slots: u64) -> Option<()> {
         let header = block.header::<TableHeader>()?;
         atomic!(header, slots).store(slots, Ordering::Relaxed);
         atomic!(header, capacity).store(capacity_of(slots), Ordering::Relaxed);
@@ -91,11 +91,11 @@ impl<'a> Table<'a> {
 
     #[inline]
     fn is_small(&self) -> bool {
-        self.slots <= TABLE_INLINE
+        self.slots <= DICT_TABLE_INLINE
     }
 
     /// Links of its pages.
-    pub(super) fn pages(&self) -> Option<Words<'a>> {
+    pub(crate) fn pages(&self) -> Option<Words<'a>> {
         self.block.words(HEADER, pages_of(self.slots).1)
     }
 
@@ -108,17 +108,17 @@ impl<'a> Table<'a> {
 
     /// An index slot; the number is below `slots`.
     #[inline]
-    pub(super) fn index(&self, view: &View<'a>, slot: u64) -> Option<&'a AtomicU64> {
+    pub(crate) fn index(&self, view: &View<'a>, slot: u64) -> Option<&'a AtomicU64> {
         debug_assert!(slot < self.slots);
         if self.is_small() {
             return self.block.words(HEADER + slot * 8, 1)?.get(0);
         }
-        self.page(view, slot / INDEX_PAGE)?.words(PAGE_HEADER + slot % INDEX_PAGE * 8, 1)?.get(0)
+        self.page(view, slot / DICT_INDEX_PAGE)?.words(PAGE_HEADER + slot % DICT_INDEX_PAGE * 8, 1)?.get(0)
     }
 
     /// An entry, if there is one of that number.
     #[inline]
-    pub(super) fn entry(&self, view: &View<'a>, number: u64) -> Option<Entry<'a>> {
+    pub(crate) fn entry(&self, view: &View<'a>, number: u64) -> Option<Entry<'a>> {
         if number >= self.capacity {
             return None;
         }
@@ -126,15 +126,15 @@ impl<'a> Table<'a> {
             self.block.words(HEADER + self.slots * 8 + number * 16, 2)?
         } else {
             // More than a page of index slots: the pages of entries follow whole ones.
-            let page = self.slots / INDEX_PAGE + number / ENTRY_PAGE;
-            self.page(view, page)?.words(PAGE_HEADER + number % ENTRY_PAGE * 16, 2)?
+            let page = self.slots / DICT_INDEX_PAGE + number / DICT_ENTRY_PAGE;
+            self.page(view, page)?.words(PAGE_HEADER + number % DICT_ENTRY_PAGE * 16, 2)?
         };
         Some(Entry { words })
     }
 }
 
-const _: () = assert!(TABLE_INLINE < INDEX_PAGE, "the index of a large table fills whole pages");
-const _: () = assert!(ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
+const _: () = assert!(DICT_TABLE_INLINE < DICT_INDEX_PAGE, "the index of a large table fills whole pages");
+const _: () = assert!(DICT_ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
 
 #[cfg(test)]
 mod tests {

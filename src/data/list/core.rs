@@ -5,6 +5,7 @@
 //!
 //! append    slot = node (THE COMMIT);  the chunk is full: a new chunk with the node; its link in the directory = chunk (THE COMMIT)
 //! set, pop  slot = the new node, or 0 (THE COMMIT)
+//! small     what fits in a slot has no node: wherever a node is said here, the slot may hold the value instead
 //! insert, remove   the chunk copied, and the directory with it unless it is the last chunk; link or root = copy (THE COMMIT)
 //! bulk      sort, reverse, splices: chunks and directory all new, of the same nodes; root = directory (THE COMMIT)
 //! get       read_root { the last chunk that does not start after the index; read_link(chunk) { read_link(slot) { copy } } }
@@ -15,11 +16,12 @@
 
 use super::directory::{Directory, build_chunk, chunk_size, slots};
 use crate::data::arena::link::TRIES;
-use crate::data::arena::{Arena, Seen, View, Words, Writing, read_link, read_root};
-use crate::data::node::{Contents, Copied, Key, Node, Value};
+use crate::data::arena::{Arena, Seen, View, Words, Writing, read_link, read_loaded, read_root};
+use crate::data::node::{Contents, Copied, Node, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{CHUNK_SLOTS, ListBody};
+use shmkit_layouts::containers::{LIST_CHUNK_SLOTS, ListBody};
+use shmkit_layouts::words::Small;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Slots of a list's first chunk; it is replaced by one of twice the size until that is a full one.
@@ -74,7 +76,14 @@ impl<'a> Core<'a> {
                 let (link, first) = (directory.link(chunk)?, directory.first(chunk)?.load(Ordering::Relaxed));
                 let seen = read_link(&view, link, |block| {
                     let Some(cell) = slots(&block)?.get(index.checked_sub(first)?) else { return Some(false) };
-                    match read_link(&view, cell, |block| Node::at(&block).map(|node| node.copy_value(to))) {
+                    // Acquire pairs with the release in `swing`: what the link names is there. Loaded once: another value may be
+                    // put here meanwhile, and no link is to be taken for a value, nor a value for a link.
+                    let word = cell.load(Ordering::Acquire);
+                    if is_small(word) {
+                        to.copy_small(word);
+                        return Some(true);
+                    }
+                    match read_loaded(&view, cell, word, |block| Node::copy_value_at(&block, to)) {
                         Seen::Value(copied) => copied.map(|()| true),
                         Seen::Nothing => Some(false),
                         Seen::Changed => None,
@@ -101,7 +110,7 @@ impl<'a> Core<'a> {
         if index >= writing.length() {
             return Ok(false);
         }
-        self.node(&writing, &self.place(&writing, index)?)?.0.copy_value(to);
+        self.occupant(&writing, &self.place(&writing, index)?)?.0.copy_to(to);
         Ok(true)
     }
 
@@ -138,11 +147,40 @@ impl<'a> Core<'a> {
         Ok(Place { directory, chunk, first, slots, slot: index.checked_sub(first).ok_or_else(wrong)? })
     }
 
-    /// The node at a place and its link.
-    pub(super) fn node(&self, writing: &Writing<'a>, place: &Place<'a>) -> Result<(Node<'a>, u64)> {
-        let link = place.cell().map_or(0, |cell| cell.load(Ordering::Relaxed));
-        let node = Node::at(&writing.block(link)?).ok_or_else(|| writing.corrupt(link))?;
-        Ok((node, link))
+    /// The element at a place, and the word of its slot.
+    #[inline]
+    pub(super) fn occupant(&self, writing: &Writing<'a>, place: &Place<'a>) -> Result<(Element<'a>, u64)> {
+        let word = place.cell().map_or(0, |cell| cell.load(Ordering::Relaxed));
+        self.at(writing, word).map(|element| (element, word))
+    }
+
+    /// The element that a slot's word is or names.
+    #[inline]
+    fn at(&self, writing: &Writing<'a>, word: u64) -> Result<Element<'a>> {
+        if is_small(word) {
+            return Ok(Element::Small(word));
+        }
+        Node::at(&writing.block(word)?).map(Element::Node).ok_or_else(|| writing.corrupt(word))
+    }
+
+    /// What a slot is to hold for a value: a new node's link, freed unless there is a commit, or the value itself.
+    #[inline]
+    fn word(
+        &self,
+        writing: &mut Writing<'a>,
+        value: &Value,
+        prepared: Option<crate::data::arena::Prepared<'a>>,
+    ) -> Result<u64> {
+        match value.small() {
+            Some(word) => Ok(word),
+            None => contents(value).place(writing, prepared),
+        }
+    }
+
+    /// The node of a slot is freed after the commit, if there is one.
+    #[inline]
+    fn retire(&self, writing: &mut Writing<'a>, word: u64) -> Result<()> {
+        if is_small(word) { Ok(()) } else { writing.retire(word) }
     }
 
     /// Where element `index` is.
@@ -159,10 +197,10 @@ impl<'a> Core<'a> {
 
     /// Puts another value in an element's place.
     pub(super) fn set(&self, writing: &mut Writing<'a>, place: &Place<'a>, value: &Value) -> Result<()> {
-        let (_, old) = self.node(writing, place)?;
-        let new = contents(value, &Key::none()).place(writing, None)?;
+        let (_, old) = self.occupant(writing, place)?;
+        let new = self.word(writing, value, None)?;
         let Some(cell) = place.cell() else { return Err(writing.corrupt(place.slot)) };
-        writing.retire(old)?;
+        self.retire(writing, old)?;
         writing.swing(cell, new, writing.length())
     }
 
@@ -178,14 +216,19 @@ impl<'a> Core<'a> {
         if self.root().load(Ordering::Relaxed) == 0 {
             self.begin(writing)?;
         }
-        let place = self.place(writing, length)?;
-        match place.cell() {
-            Some(cell) => {
-                let new = contents(value, &Key::none()).place(writing, prepared)?;
-                writing.swing(cell, new, length + 1)
+        // Twice at most: a larger chunk or directory, and then there is room.
+        for _ in 0..4 {
+            let place = self.place(writing, length)?;
+            if let Some(cell) = place.cell() {
+                let new = self.word(writing, value, prepared)?;
+                return writing.swing(cell, new, length.wrapping_add(1));
             }
-            None => self.push_chunk(writing, value, prepared, place),
+            if place.slots.len() == LIST_CHUNK_SLOTS && place.directory.link(place.chunk + 1).is_some() {
+                return self.push_chunk(writing, value, prepared, &place);
+            }
+            self.make_room(writing, &place)?;
         }
+        Err(writing.corrupt(length))
     }
 
     /// The first directory and chunk.
@@ -210,45 +253,46 @@ impl<'a> Core<'a> {
         Ok(directory)
     }
 
-    /// Appends to a list whose last chunk is full.
+    /// A larger chunk in the place of a small one that is full, or else a larger directory. A change of its own.
+    #[cold]
+    fn make_room(&self, writing: &mut Writing<'a>, place: &Place<'a>) -> Result<()> {
+        let capacity = place.slots.len();
+        if capacity >= LIST_CHUNK_SLOTS {
+            return self.copy_directory(writing, &place.directory);
+        }
+        let Some(link) = place.directory.link(place.chunk) else { return Err(writing.corrupt(place.chunk)) };
+        let (larger, slots) = self.new_chunk(writing, (capacity * 2).clamp(FIRST_SLOTS, LIST_CHUNK_SLOTS))?;
+        for (to, from) in slots.iter().zip(place.slots.iter()) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        failpoint!("list.larger");
+        writing.retire(link.load(Ordering::Relaxed))?;
+        writing.swing(link, larger, writing.length())
+    }
+
+    /// Appends to a list whose last chunk is full, and whose directory is not.
     #[cold]
     fn push_chunk(
         &self,
         writing: &mut Writing<'a>,
         value: &Value,
         prepared: Option<crate::data::arena::Prepared<'a>>,
-        place: Place<'a>,
+        place: &Place<'a>,
     ) -> Result<()> {
         let length = writing.length();
-        let capacity = place.slots.len();
-        if capacity < CHUNK_SLOTS {
-            // A small chunk becomes a larger one, in a change of its own.
-            let old = place.directory.link(place.chunk).map_or(0, |link| link.load(Ordering::Relaxed));
-            let (larger, slots) = self.new_chunk(writing, (capacity * 2).min(CHUNK_SLOTS))?;
-            for (to, from) in slots.iter().zip(place.slots.iter()) {
-                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            failpoint!("list.larger");
-            let Some(link) = place.directory.link(place.chunk) else { return Err(writing.corrupt(place.chunk)) };
-            writing.retire(old)?;
-            writing.swing(link, larger, length)?;
-            return self.push(writing, value, prepared);
-        }
         let number = place.chunk + 1;
-        let Some(link) = place.directory.link(number) else {
-            self.copy_directory(writing, &place.directory)?;
-            return self.push(writing, value, prepared);
-        };
-        let new = contents(value, &Key::none()).place(writing, prepared)?;
-        let (chunk, slots) = self.new_chunk(writing, CHUNK_SLOTS)?;
-        let (Some(slot), Some(first)) = (slots.get(0), place.directory.first(number)) else {
+        let new = self.word(writing, value, prepared)?;
+        let (chunk, slots) = self.new_chunk(writing, LIST_CHUNK_SLOTS)?;
+        let (Some(slot), Some(link), Some(first)) =
+            (slots.get(0), place.directory.link(number), place.directory.first(number))
+        else {
             return Err(writing.corrupt(number));
         };
         slot.store(new, Ordering::Relaxed);
         // Before the link: who sees the chunk sees where it starts.
         first.store(length, Ordering::Relaxed);
         failpoint!("list.chunk");
-        writing.swing(link, chunk, length + 1)
+        writing.swing(link, chunk, length.wrapping_add(1))
     }
 
     fn new_chunk(&self, writing: &mut Writing<'a>, capacity: u64) -> Result<(u64, Words<'a>)> {
@@ -293,9 +337,9 @@ impl<'a> Core<'a> {
     pub(super) fn pop(&self, writing: &mut Writing<'a>) -> Result<()> {
         let Some(last) = writing.length().checked_sub(1) else { return Ok(()) };
         let place = self.place(writing, last)?;
-        let (_, old) = self.node(writing, &place)?;
+        let (_, old) = self.occupant(writing, &place)?;
         let Some(cell) = place.cell() else { return Err(writing.corrupt(last)) };
-        writing.retire(old)?;
+        self.retire(writing, old)?;
         writing.swing(cell, 0, last)?;
         if place.slot == 0 { self.tidy(writing, 1) } else { Ok(()) }
     }
@@ -323,10 +367,10 @@ impl<'a> Core<'a> {
         let length = writing.length();
         let place = self.place(writing, index)?;
         let mut nodes = self.nodes(writing, &place)?;
-        let new = contents(value, &Key::none()).place(writing, None)?;
+        let new = self.word(writing, value, None)?;
         nodes.insert(place.slot as usize, new);
-        let split = if nodes.len() as u64 > CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
-        self.replace_chunk(writing, &place, &[nodes, split], length + 1)
+        let split = if nodes.len() as u64 > LIST_CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
+        self.replace_chunk(writing, &place, &[nodes, split], length.wrapping_add(1))
     }
 
     /// Removes an element.
@@ -339,11 +383,11 @@ impl<'a> Core<'a> {
         // The same element, in what may be another directory.
         let place = self.place(writing, place.first + place.slot)?;
         let mut nodes = self.nodes(writing, &place)?;
-        writing.retire(nodes.remove(place.slot as usize))?;
+        self.retire(writing, nodes.remove(place.slot as usize))?;
         self.replace_chunk(writing, &place, &[nodes, Vec::new()], length - 1)
     }
 
-    /// The links of a chunk's nodes.
+    /// The words of a chunk's elements.
     fn nodes(&self, writing: &Writing<'a>, place: &Place<'a>) -> Result<Vec<u64>> {
         let end = match place.is_last() {
             true => writing.length(),
@@ -365,8 +409,8 @@ impl<'a> Core<'a> {
         let mut new = Vec::with_capacity(2);
         for nodes in parts.iter().filter(|nodes| !nodes.is_empty()) {
             let is_small = place.chunk == 0 && place.is_last() && parts[1].is_empty();
-            let capacity = if is_small { place.slots.len().max(nodes.len() as u64 * 2) } else { CHUNK_SLOTS };
-            let (link, slots) = self.new_chunk(writing, capacity.min(CHUNK_SLOTS))?;
+            let capacity = if is_small { place.slots.len().max(nodes.len() as u64 * 2) } else { LIST_CHUNK_SLOTS };
+            let (link, slots) = self.new_chunk(writing, capacity.min(LIST_CHUNK_SLOTS))?;
             slots.fill(nodes);
             new.push((link, nodes.len() as u64));
         }
@@ -379,6 +423,9 @@ impl<'a> Core<'a> {
         }
         let mut chunks = place.directory.chunks();
         let after = place.chunk as usize + 1;
+        if after > chunks.len() {
+            return Err(writing.corrupt(place.chunk));
+        }
         let was = chunks.get(after).map_or(0, |&(_, first)| first.wrapping_sub(place.first));
         let now: u64 = new.iter().map(|(_, count)| count).sum();
         for (_, first) in &mut chunks[after..] {
@@ -389,7 +436,7 @@ impl<'a> Core<'a> {
             .iter()
             .map(|&(link, count)| {
                 let chunk = (link, first);
-                first += count;
+                first = first.wrapping_add(count);
                 chunk
             })
             .collect();
@@ -412,7 +459,7 @@ impl<'a> Core<'a> {
 
     // ---- all of it ------------------------------------------------------------------------------------------------------
 
-    /// The links of all nodes, in order.
+    /// The words of all elements, in order.
     pub(super) fn all(&self, writing: &Writing<'a>) -> Result<Vec<u64>> {
         let length = writing.length();
         if length == 0 || self.root().load(Ordering::Relaxed) == 0 {
@@ -426,7 +473,7 @@ impl<'a> Core<'a> {
             for slot in self.chunk(writing, chunk)?.iter() {
                 match slot.load(Ordering::Relaxed) {
                     0 => break,
-                    link => all.push(link),
+                    word => all.push(word),
                 }
             }
         }
@@ -438,19 +485,18 @@ impl<'a> Core<'a> {
         &self,
         writing: &Writing<'a>,
         range: std::ops::Range<u64>,
-        mut visit: impl FnMut(u64, &Node<'a>) -> Result<()>,
+        mut visit: impl FnMut(u64, &Element<'a>) -> Result<()>,
     ) -> Result<()> {
         let mut index = range.start;
         while index < range.end {
             let place = self.place(writing, index)?;
             let start = index;
             for slot in place.slots.iter().skip(place.slot as usize).take((range.end - start) as usize) {
-                let link = slot.load(Ordering::Relaxed);
-                if link == 0 {
+                let word = slot.load(Ordering::Relaxed);
+                if word == 0 {
                     break;
                 }
-                let node = Node::at(&writing.block(link)?).ok_or_else(|| writing.corrupt(link))?;
-                visit(index, &node)?;
+                visit(index, &self.at(writing, word)?)?;
                 index += 1;
             }
             if index == start {
@@ -460,15 +506,15 @@ impl<'a> Core<'a> {
         Ok(())
     }
 
-    /// The list of these nodes instead, in this order: some of the old ones, which are `kept`, and new ones made of `values` at
-    /// `at`. The others are freed. One change.
+    /// The list of these elements instead, in this order: some of the old ones, which are `kept`, and new ones made of `values` at
+    /// `at`. The others, `garbage`, are freed. One change.
     pub(super) fn rearrange(
         &self,
         writing: &mut Writing<'a>,
         mut kept: Vec<u64>,
         at: usize,
         values: &[Value],
-        garbage: &[u64],
+        mut garbage: Vec<u64>,
     ) -> Result<()> {
         let length = (kept.len() + values.len()) as u64;
         if length == 0 {
@@ -477,20 +523,29 @@ impl<'a> Core<'a> {
         if self.root().load(Ordering::Relaxed) == 0 {
             self.begin(writing)?;
         }
+        garbage.retain(|&word| !is_small(word));
         if !garbage.is_empty() {
-            writing.garbage(garbage.len() as u64)?.fill(garbage);
+            writing.garbage(garbage.len() as u64)?.fill(&garbage);
             failpoint!("list.garbage");
         }
         if !values.is_empty() {
-            let record = writing.record(values.len() as u64)?;
+            let nodes = values.iter().filter(|value| value.small().is_none()).count() as u64;
+            let mut notes =
+                if nodes > 0 { Some(writing.record(nodes)?) } else { None }.into_iter().flat_map(Words::iter);
             let mut new = Vec::with_capacity(values.len());
-            for (note, value) in record.iter().zip(values) {
-                new.push(contents(value, &Key::none()).place_in(writing, note)?);
+            for value in values {
+                new.push(match value.small() {
+                    Some(word) => word,
+                    None => {
+                        let note = notes.next().ok_or_else(|| writing.corrupt(nodes))?;
+                        contents(value).place_in(writing, note)?
+                    }
+                });
             }
             failpoint!("list.recorded");
             kept.splice(at..at, new);
         }
-        let chunks = kept.chunks(CHUNK_SLOTS as usize);
+        let chunks = kept.chunks(LIST_CHUNK_SLOTS as usize);
         let count = (chunks.len() as u64 + 1).next_power_of_two().max(FIRST_CHUNKS);
         let (_, link, links) = writing.new_bundle(count, count * 8)?;
         let directory = self.clear_firsts(writing, link)?;
@@ -500,11 +555,14 @@ impl<'a> Core<'a> {
             let (Some(to), Some(first)) = (links.get(number), directory.first(number)) else {
                 return Err(writing.corrupt(link));
             };
-            let capacity =
-                if is_single { (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, CHUNK_SLOTS) } else { CHUNK_SLOTS };
+            let capacity = if is_single {
+                (nodes.len() as u64 * 2).clamp(FIRST_SLOTS, LIST_CHUNK_SLOTS)
+            } else {
+                LIST_CHUNK_SLOTS
+            };
             let (block, _) = writing.allocate_in(chunk_size(capacity), to)?;
             build_chunk(&block, capacity).ok_or_else(|| writing.corrupt(link))?.fill(nodes);
-            first.store(number * CHUNK_SLOTS, Ordering::Relaxed);
+            first.store(number * LIST_CHUNK_SLOTS, Ordering::Relaxed);
         }
         failpoint!("list.rearranged");
         writing.retire_bundle(self.root().load(Ordering::Relaxed));
@@ -523,8 +581,10 @@ impl<'a> Core<'a> {
             }
         }
         let mut count = 0;
-        for link in self.all(&writing)? {
-            census.reach(link)?;
+        for word in self.all(&writing)? {
+            if !is_small(word) {
+                census.reach(word)?;
+            }
             count += 1;
         }
         if count != writing.length() {
@@ -532,6 +592,38 @@ impl<'a> Core<'a> {
         }
         census.close()
     }
+}
+
+/// An element as the lock's owner finds it.
+pub(super) enum Element<'a> {
+    Small(u64),
+    Node(Node<'a>),
+}
+
+impl Element<'_> {
+    #[inline]
+    pub(super) fn copy_to(&self, to: &mut Copied) {
+        match self {
+            Element::Small(word) => to.copy_small(*word),
+            Element::Node(node) => node.copy_value(to),
+        }
+    }
+
+    pub(super) fn is(&self, value: &Value) -> bool {
+        match self {
+            Element::Small(word) => {
+                let mut copied = Copied::none();
+                copied.copy_small(*word);
+                copied.is(value)
+            }
+            Element::Node(node) => node.has_value(value),
+        }
+    }
+}
+
+#[inline]
+fn is_small(word: u64) -> bool {
+    word & Small::BIT != 0
 }
 
 impl Directory<'_> {
@@ -542,6 +634,6 @@ impl Directory<'_> {
     }
 }
 
-fn contents<'c>(value: &'c Value, key: &'c Key) -> Contents<'c> {
-    Contents { key, value }
+fn contents(value: &Value) -> Contents<'_> {
+    Contents { key: None, value }
 }

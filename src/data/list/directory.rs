@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! directory   header | link of a chunk … | index of its first element …           ascending; unused links are 0
-//! chunk       header | link of a node, or 0 …                                     full ones have 512
+//! chunk       header | link of a node, or 0 …                                     full ones have 510
 //! ```
 
 use crate::data::arena::{Block, Words};
 use crate::segment::atomic;
-use shmkit_layouts::containers::{CHUNK_SLOTS, ChunkHeader, DirectoryHeader};
+use shmkit_layouts::containers::{ChunkHeader, DirectoryHeader, LIST_CHUNK_SLOTS};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEADER: u64 = size_of::<DirectoryHeader>() as u64;
@@ -34,8 +34,8 @@ impl<'a> Directory<'a> {
         if count > 1 << 40 {
             return None;
         }
-        let links = block.words(HEADER, count)?;
-        Some(Directory { count, links, firsts: block.words(HEADER + count * 8, count)? })
+        let (links, firsts) = block.words(HEADER, count * 2)?.split(count);
+        Some(Directory { count, links, firsts })
     }
 
     /// The link of a chunk: one of the words that are a list's commit points.
@@ -62,7 +62,7 @@ impl<'a> Directory<'a> {
     #[inline]
     pub(super) fn find(&self, index: u64) -> Option<u64> {
         // Where all chunks are full, it is this one.
-        let guess = index / CHUNK_SLOTS;
+        let guess = index / LIST_CHUNK_SLOTS;
         if self.reaches(guess, index) && !self.reaches(guess + 1, index) {
             return Some(guess);
         }
@@ -85,7 +85,7 @@ impl<'a> Directory<'a> {
 pub(super) fn slots<'a>(block: &Block<'a>) -> Option<Words<'a>> {
     let header = block.header::<ChunkHeader>()?;
     let capacity = atomic!(header, capacity).load(Ordering::Relaxed);
-    if capacity > CHUNK_SLOTS { None } else { block.words(CHUNK_HEADER, capacity) }
+    if capacity > LIST_CHUNK_SLOTS { None } else { block.words(CHUNK_HEADER, capacity) }
 }
 
 /// Writes the header of a new chunk and clears its slots.

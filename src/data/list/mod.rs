@@ -21,11 +21,11 @@
 pub(crate) mod core;
 mod directory;
 
-use self::core::Core;
+use self::core::{Core, Element};
 use super::arena::recovery::{arena_at, block_generation, destroy, named, recover};
 use super::arena::{Arena, Writing};
 use super::dict::ContainerOptions;
-use super::node::{Contents, Copied, Key, Node, Value};
+use super::node::{Contents, Copied, Value};
 use crate::Error;
 use crate::error::{Result, SegmentError};
 use crate::kinds::Kind;
@@ -191,7 +191,7 @@ impl<T> List<T> {
         let mut writing = core.lock()?;
         let mut all = core.all(&writing)?;
         all.reverse();
-        core.rearrange(&mut writing, all, 0, &[], &[])
+        core.rearrange(&mut writing, all, 0, &[], Vec::new())
     }
 
     /// Removes the elements of `range`.
@@ -208,7 +208,7 @@ impl<T> List<T> {
         let range = bounds(&range, writing.length())?;
         let mut all = core.all(&writing)?;
         let garbage: Vec<u64> = all.drain(range.start as usize..range.end as usize).collect();
-        core.rearrange(&mut writing, all, range.start as usize, values, &garbage)
+        core.rearrange(&mut writing, all, range.start as usize, values, garbage)
     }
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
@@ -245,16 +245,10 @@ fn bounds(range: &impl RangeBounds<usize>, len: u64) -> Result<Range<u64>> {
     Ok(start..end)
 }
 
-fn write<W: Serialize + ?Sized>(attachment: &Attachment, value: &W) -> Result<Value> {
-    let mut written = Value::none();
-    written.write(attachment, value)?;
-    Ok(written)
-}
-
-/// Decodes a node's value, under the lock: its objects do not go away meanwhile.
-fn decoded<T: DeserializeOwned>(writing: &mut Writing<'_>, node: &Node<'_>) -> Result<T> {
+/// Decodes an element, under the lock: its objects do not go away meanwhile.
+fn decoded<T: DeserializeOwned>(writing: &mut Writing<'_>, element: &Element<'_>) -> Result<T> {
     let mut value = Copied::none();
-    node.copy_value(&mut value);
+    element.copy_to(&mut value);
     writing.call(|_| value.to_value())
 }
 
@@ -268,9 +262,10 @@ impl<T> List<T> {
     where
         T: Borrow<W>,
     {
-        let (core, key, mut written) = (self.core(), Key::none(), Value::none());
+        let core = self.core();
+        let mut written = Value::none();
         written.write(core.arena.attachment, value)?;
-        let prepared = Contents { key: &key, value: &written }.prepare(&core.arena)?;
+        let prepared = Contents { key: None, value: &written }.prepare(&core.arena)?;
         core.push(&mut core.lock()?, &written, prepared)
     }
 
@@ -283,7 +278,7 @@ impl<T> List<T> {
         T: Borrow<W>,
     {
         let core = self.core();
-        let written = write(core.arena.attachment, value)?;
+        let written = Value::of(core.arena.attachment, value)?;
         let mut writing = core.lock()?;
         let len = writing.length();
         match (index as u64).cmp(&len) {
@@ -301,7 +296,8 @@ impl<T> List<T> {
     where
         T: Borrow<W>,
     {
-        let (core, mut written) = (self.core(), Value::none());
+        let core = self.core();
+        let mut written = Value::none();
         written.write(core.arena.attachment, value)?;
         let mut writing = core.lock()?;
         let place = core.element(&writing, index as u64)?;
@@ -347,10 +343,10 @@ impl<T> List<T> {
 
     fn compare<W: Serialize + ?Sized>(&self, value: &W, mut equal: impl FnMut(usize)) -> Result<()> {
         let core = self.core();
-        let written = write(core.arena.attachment, value)?;
+        let written = Value::of(core.arena.attachment, value)?;
         let writing = core.lock()?;
-        core.for_each(&writing, 0..writing.length(), |index, node| {
-            if node.has_value(&written) {
+        core.for_each(&writing, 0..writing.length(), |index, element| {
+            if element.is(&written) {
                 equal(index as usize);
             }
             Ok(())
@@ -367,7 +363,7 @@ impl<T> List<T> {
     {
         let core = self.core();
         // Before the lock: iterators and `Serialize` may run anything.
-        let written = values.into_iter().map(|value| write(core.arena.attachment, &value));
+        let written = values.into_iter().map(|value| Value::of(core.arena.attachment, &value));
         let written: Vec<Value> = written.collect::<Result<_>>()?;
         let mut writing = core.lock()?;
         written.iter().try_for_each(|value| core.push(&mut writing, value, None))
@@ -386,7 +382,7 @@ impl<T> List<T> {
         T: Borrow<W>,
     {
         let attachment = self.object.attachment();
-        let written = values.into_iter().map(|value| write(attachment, &value)).collect::<Result<Vec<_>>>()?;
+        let written = values.into_iter().map(|value| Value::of(attachment, &value)).collect::<Result<Vec<_>>>()?;
         self.replace(range, &written)
     }
 }
@@ -399,7 +395,8 @@ impl<T: DeserializeOwned> List<T> {
     /// for their lock: as [`List::push`].
     #[inline]
     pub fn get(&self, index: usize) -> Result<Option<T>> {
-        let (core, mut value) = (self.core(), Copied::none());
+        let core = self.core();
+        let mut value = Copied::none();
         if !core.get(index as u64, &mut value)? {
             return Ok(None);
         }
@@ -424,8 +421,8 @@ impl<T: DeserializeOwned> List<T> {
             return Ok(None);
         }
         let place = core.element(&writing, index)?;
-        let (node, _) = core.node(&writing, &place)?;
-        decoded(&mut writing, &node).map(Some)
+        let (element, _) = core.occupant(&writing, &place)?;
+        decoded(&mut writing, &element).map(Some)
     }
 
     /// Takes the last element away and gives it.
@@ -437,8 +434,8 @@ impl<T: DeserializeOwned> List<T> {
         let mut writing = core.lock()?;
         let Some(last) = writing.length().checked_sub(1) else { return Ok(None) };
         let place = core.element(&writing, last)?;
-        let (node, _) = core.node(&writing, &place)?;
-        let value = decoded(&mut writing, &node)?;
+        let (element, _) = core.occupant(&writing, &place)?;
+        let value = decoded(&mut writing, &element)?;
         core.pop(&mut writing)?;
         Ok(Some(value))
     }
@@ -451,8 +448,8 @@ impl<T: DeserializeOwned> List<T> {
         let core = self.core();
         let mut writing = core.lock()?;
         let place = core.element(&writing, index as u64)?;
-        let (node, _) = core.node(&writing, &place)?;
-        let value = decoded(&mut writing, &node)?;
+        let (element, _) = core.occupant(&writing, &place)?;
+        let value = decoded(&mut writing, &element)?;
         core.remove(&mut writing, place)?;
         Ok(value)
     }
@@ -468,11 +465,11 @@ impl<T: DeserializeOwned> List<T> {
         let core = self.core();
         let mut writing = core.lock()?;
         let place = core.element(&writing, index as u64)?;
-        let (node, _) = core.node(&writing, &place)?;
-        let mut value = decoded(&mut writing, &node)?;
+        let (element, _) = core.occupant(&writing, &place)?;
+        let mut value = decoded(&mut writing, &element)?;
         let (result, written) = writing.call(|writing| {
             let result = change(&mut value);
-            write(writing.arena.attachment, &value).map(|written| (result, written))
+            Value::of(writing.arena.attachment, &value).map(|written| (result, written))
         })?;
         core.set(&mut writing, &place, &written)?;
         Ok(result)
@@ -489,8 +486,8 @@ impl<T: DeserializeOwned> List<T> {
         let mut all = Vec::with_capacity(((range.end - range.start) as usize).min(1 << 20));
         let mut value = Copied::none();
         writing.call(|writing| {
-            core.for_each(writing, range, |_, node| {
-                node.copy_value(&mut value);
+            core.for_each(writing, range, |_, element| {
+                element.copy_to(&mut value);
                 all.push(value.to_value()?);
                 Ok(())
             })
@@ -524,8 +521,8 @@ impl<T: DeserializeOwned> List<T> {
         let length = writing.length();
         let mut value = Copied::none();
         writing.call(|writing| {
-            core.for_each(writing, 0..length, |index, node| {
-                node.copy_value(&mut value);
+            core.for_each(writing, 0..length, |index, element| {
+                element.copy_to(&mut value);
                 all.push((value.to_value::<T>()?, links[index as usize]));
                 Ok(())
             })?;
@@ -533,7 +530,7 @@ impl<T: DeserializeOwned> List<T> {
             Ok::<_, Error>(())
         })?;
         let links = all.iter().map(|&(_, link)| link).collect();
-        core.rearrange(&mut writing, links, 0, &[], &[])
+        core.rearrange(&mut writing, links, 0, &[], Vec::new())
     }
 
     /// Sorts. Equal elements keep their order. One change.
@@ -558,8 +555,8 @@ impl<T: DeserializeOwned> List<T> {
         let length = writing.length();
         let (mut kept, mut garbage, mut value) = (Vec::new(), Vec::new(), Copied::none());
         writing.call(|writing| {
-            core.for_each(writing, 0..length, |index, node| {
-                node.copy_value(&mut value);
+            core.for_each(writing, 0..length, |index, element| {
+                element.copy_to(&mut value);
                 let link = links[index as usize];
                 if keep(&value.to_value()?) {
                     kept.push(link)
@@ -569,7 +566,7 @@ impl<T: DeserializeOwned> List<T> {
                 Ok(())
             })
         })?;
-        if garbage.is_empty() { Ok(()) } else { core.rearrange(&mut writing, kept, 0, &[], &garbage) }
+        if garbage.is_empty() { Ok(()) } else { core.rearrange(&mut writing, kept, 0, &[], garbage) }
     }
 }
 

@@ -18,6 +18,9 @@
 //! | [`segment_file`] | the life of a segment's file |
 //! | [`extents`] | slabs and big blocks |
 //! | [`heap`] | blocks, and the SWING of a published word |
+//! | [`dict`] | the compact dict: lookups without a lock, tables built in steps |
+//! | [`list`] | the list: directory, chunks, nodes |
+//! | [`arena`] | the same, with the allocation inside the container's lock |
 //!
 //! Memory is sequentially consistent here, and hints (bitmaps of free blocks, requeue hints) are left out: an algorithm
 //! must be right without them.
@@ -25,11 +28,14 @@
 //! Run the tests with `cargo test -p shmkit-models`; `-- --ignored` adds the larger configurations. A module's "Size"
 //! gives the number of states; the tests assert it, so that a model that lost a step is noticed.
 
+pub mod arena;
+pub mod dict;
 pub mod directory;
 pub mod explorer;
 pub mod extents;
 pub mod heap;
 mod life;
+pub mod list;
 pub mod mutex;
 pub mod pipe;
 pub mod queue;
