@@ -9,6 +9,7 @@
 //! ```
 //! It is told of a death by the thread that reaps children. With nothing under way it sleeps and wakes for nothing.
 
+use super::ending::{self, Manager};
 use super::shared::{Shared, kill_all};
 use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, complete};
 use super::table::{Size, Table};
@@ -21,8 +22,7 @@ use crate::segment::{locked, session};
 use crate::sys::proc::monotonic;
 use std::any::Any;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Workers that die before they are ready, one after the other, after which the pool gives up.
@@ -67,7 +67,7 @@ pub(super) struct Row {
 
 impl Shared {
     /// Starts the workers and the manager.
-    pub(super) fn start(plan: Plan) -> Result<(Arc<Shared>, JoinHandle<()>)> {
+    pub(super) fn start(plan: Plan) -> Result<(Arc<Shared>, Manager)> {
         let session = session()?;
         let table = Table::new(&session, Size { tasks: WINDOW, workers: plan.rows() })?;
         let state = State::new(plan.rows(), plan.workers);
@@ -81,7 +81,11 @@ impl Shared {
         }
         let manager = Arc::clone(&shared);
         match std::thread::Builder::new().name("shmkit-pool".to_owned()).spawn(move || shielded(|| manager.manage())) {
-            Ok(manager) => Ok((shared, manager)),
+            Ok(manager) => {
+                let manager = Arc::new(Mutex::new(Some(manager)));
+                ending::register(&shared, &manager);
+                Ok((shared, manager))
+            }
             Err(error) => {
                 shared.terminate();
                 Err(error.into())
@@ -94,6 +98,13 @@ impl Shared {
         loop {
             // SeqCst: what was reported before is seen after.
             let poked = self.poked.swap(false, Ordering::SeqCst);
+            if self.abandoned.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.interrupted.swap(false, Ordering::SeqCst) {
+                self.close();
+                self.cancel(None);
+            }
             if poked || next_look.is_some_and(|next| Instant::now() >= next) {
                 next_look = self.look_at_times();
                 if self.balance().is_err() {
@@ -151,7 +162,10 @@ impl Shared {
         self.give_up(&mut self.state(), why, &mut ended);
         complete(ended);
         // The deaths of the workers are all there is to wait for.
-        while !self.has_deaths.load(Ordering::SeqCst) && self.state().alive > 0 {
+        while !self.has_deaths.load(Ordering::SeqCst)
+            && !self.abandoned.load(Ordering::SeqCst)
+            && self.state().alive > 0
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.bury();

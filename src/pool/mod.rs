@@ -32,6 +32,7 @@
 
 mod builder;
 mod call;
+mod ending;
 mod gather;
 mod imap;
 mod manager;
@@ -58,7 +59,6 @@ use crate::segment::locked;
 use shared::Shared;
 use state::{Listener, Options};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use task::place;
 use work::{Batch, Sink, Typed, Work};
@@ -90,7 +90,7 @@ use work::{Batch, Sink, Typed, Work};
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
-    manager: Option<JoinHandle<()>>,
+    manager: ending::Manager,
 }
 
 impl Pool {
@@ -303,12 +303,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.terminate();
         // Killed processes end; but nobody should hang on one that the kernel cannot end.
-        let ended = self.shared.join(Some(Duration::from_secs(5)));
-        // A callback may drop the pool: the manager does not wait for itself.
-        if let Some(manager) = self.manager.take().filter(|manager| manager.thread().id() != thread::current().id())
-            && ended
-        {
-            let _ = manager.join();
+        if self.shared.join(Some(Duration::from_secs(5))) {
+            ending::join(&self.manager);
             // Nor is the last death still being told: the queues and the table end here, not a little later in another thread.
             drop(locked(&self.shared.telling));
         }

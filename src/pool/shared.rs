@@ -44,6 +44,10 @@ pub(super) struct Shared {
     pub telling: Arc<Mutex<()>>,
     /// The manager is to look at everything.
     pub poked: AtomicBool,
+    /// The process was asked to end: the manager cancels everything.
+    pub interrupted: AtomicBool,
+    /// The process ends: the manager ends at once, and completes nothing.
+    pub abandoned: AtomicBool,
 }
 
 impl Shared {
@@ -63,6 +67,8 @@ impl Shared {
             telling: Arc::default(),
             // The first look finds out when the next one is due.
             poked: AtomicBool::new(true),
+            interrupted: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -236,11 +242,11 @@ impl Shared {
         state.free.push(word);
     }
 
-    /// Cancels what has not ended of a call.
-    pub(super) fn cancel(&self, call: u64) {
+    /// Cancels what has not ended of a call, or of all.
+    pub(super) fn cancel(&self, call: Option<u64>) {
         let mut state = self.state();
         let mut ended: Ended = state
-            .unqueue(Some(call))
+            .unqueue(call)
             .into_iter()
             .map(|job| {
                 let task = job.id;
@@ -249,7 +255,7 @@ impl Shared {
             .collect();
         for word in 0..WINDOW {
             let Use::Task(generation, job) = &state.uses[word as usize] else { continue };
-            if job.call == call {
+            if call.is_none_or(|call| job.call == call) {
                 let (generation, task) = (*generation, job.id);
                 ended.extend(
                     self.withdraw(&mut state, word, generation).map(|job| (job, TaskError::Cancelled { task })),
