@@ -65,6 +65,13 @@ pub(super) struct Row {
     released: bool,
 }
 
+impl Row {
+    /// Whether it has a worker that stays.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.process.is_some() && !self.leaving
+    }
+}
+
 impl Shared {
     /// Starts the workers and the manager.
     pub(super) fn start(plan: Plan) -> Result<(Arc<Shared>, Manager)> {
@@ -276,6 +283,7 @@ impl Shared {
                 for (index, row) in state.rows.iter_mut().enumerate().filter(|(_, row)| row.leaving) {
                     row.released = true;
                     self.table.release(index as u32);
+                    failpoint!("pool.released");
                 }
                 drop(state);
                 self.tasks.wake();
@@ -380,6 +388,7 @@ impl Shared {
             if is_held && now >= ladder.next {
                 // Nothing but this task dies with its worker: once condemned, it begins no other.
                 let Some(slot) = self.table.condemn(ladder.word, ladder.generation) else { return false };
+                failpoint!("pool.condemned");
                 self.signal(&state, slot, ladder.terminated);
                 if ladder.terminated {
                     return false;

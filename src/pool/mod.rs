@@ -18,11 +18,12 @@
 //! | after the claim, before it gave the message back | RUNNING by a dead one; the message again | recovery makes it LOST; the message is passed over | the task fails, or is sent again |
 //! | while it runs the task | RUNNING by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | because its task was cancelled and did not end | CONDEMNED by a dead one; the task was told of before | recovery makes it LOST | nothing else |
+//! | between two elements of a chunk | a share that says where it was | nobody needs to: only the pool and this worker read it | its chunk as it is now; what was given to others is theirs |
 //! | after the task ended, before it sent the reply | ENDED by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | after it sent the reply | the reply | nobody needs to | nothing |
 //! | before it is ready, again and again | – | the pool gives up after three: `BrokenPool` with what the last one said | all tasks |
-//! | while another one is to take its place | it is dead | the pool counts anew | as above |
-//! | **the pool's process** | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
+//! | while another one is to take its place, or none is | it is dead | the pool counts anew | as above |
+//! | **the pool's process**, wherever | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
 //!
 //! # The end of the pool's process
 //! `std::process::exit`, a return from `main` and a panic that ends the program terminate the workers, as they do all daemons. A
@@ -39,6 +40,7 @@ mod manager;
 mod parallel;
 mod promise;
 mod shared;
+mod sharing;
 mod state;
 mod table;
 mod task;
