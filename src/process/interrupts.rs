@@ -16,7 +16,7 @@ use crate::segment::{interrupt, locked};
 use crate::sys::watch::{BELL, Bell, Watch};
 use crate::sys::{proc, spawn};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long children may take to end once this process cannot wait any longer.
@@ -107,9 +107,10 @@ pub(super) fn is_watched() -> bool {
     WATCHER.get().is_some_and(|watcher| watcher.owner == std::process::id())
 }
 
-/// The watcher touches no segment from now on.
+/// The watcher touches no segment from now on. The end comes twice, after `main` and at the exit.
 pub(super) fn leave_segments() {
-    std::mem::forget(locked(&AT_WORK));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| std::mem::forget(locked(&AT_WORK)));
 }
 
 impl Watcher {
