@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-roles!(root, inherits, idle_for_a_while);
+roles!(root, inherits, idle_for_a_while, prints, sets_a_method, copies);
 
 fn wait_for_ever(never: Event) -> shmkit::Result<()> {
     never.wait()
@@ -91,6 +91,65 @@ fn a_child_ends_with_its_function_whatever_its_threads_do() {
         let child = child.args((Event::new().unwrap(),)).start_method(method).start().unwrap();
         assert_eq!(child.join().unwrap().exit_code(), Some(5), "{method}");
     }
+}
+
+/// Its children end in the middle of a line, and panic with nowhere to say so.
+fn prints(_: &[String]) {
+    for method in all_start_methods() {
+        let unfinished = |what: String| print!("{what}");
+        Process::new(unfinished).args((format!("{method};"),)).start_method(method).start().unwrap().join().unwrap();
+    }
+    // SAFETY: nobody here writes to standard error any more.
+    unsafe { libc::close(2) };
+    let status = Process::new(|| panic!("unheard")).start().unwrap().join().unwrap();
+    assert_eq!(status.exit_code(), Some(1));
+    assert!(status.message().unwrap().contains("unheard"));
+}
+
+#[test]
+fn what_a_child_has_printed_is_there_and_a_closed_standard_error_is_no_matter() {
+    let mut parent = common::start("prints", &[]);
+    assert_eq!(parent.rest(), "spawn;forkserver;");
+    parent.succeeded();
+}
+
+#[test]
+fn a_child_may_ignore_an_interrupt() {
+    let (ready, gate) = (Event::new().unwrap(), Event::new().unwrap());
+    let ignore = |ready: Event, gate: Event| {
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+        ready.set();
+        gate.wait()
+    };
+    let child = Process::new(ignore).args((ready.clone(), gate.clone())).start().unwrap();
+    ready.wait().unwrap();
+    child.interrupt().unwrap();
+    assert!(child.is_alive());
+    gate.set();
+    child.join().unwrap().check().unwrap();
+}
+
+/// Chooses the method for all children, once.
+fn sets_a_method(_: &[String]) {
+    use shmkit::process::{set_start_method, start_method};
+    assert_eq!(start_method(), StartMethod::Spawn);
+    set_start_method(StartMethod::ForkServer).unwrap();
+    set_start_method(StartMethod::ForkServer).unwrap();
+    let refused = set_start_method(StartMethod::Spawn).unwrap_err();
+    assert!(refused.to_string().contains("forkserver"), "{refused}");
+    assert_eq!(start_method(), StartMethod::ForkServer);
+    Process::new(|| ()).start().unwrap().join().unwrap().check().unwrap();
+    assert_eq!("forkserver".parse(), Ok(StartMethod::ForkServer));
+    assert!("thread".parse::<StartMethod>().is_err());
+    common::say("set");
+}
+
+#[test]
+fn the_start_method_is_set_once_for_the_program() {
+    let mut child = common::start("sets_a_method", &[]);
+    child.expect("set");
+    child.succeeded();
 }
 
 // ---- waiting for children -------------------------------------------------------------------------------------------------
@@ -173,6 +232,43 @@ fn a_join_goes_on_after_a_signal_was_handled() {
     assert!(!joins.is_finished());
     gate.set();
     assert_eq!(joins.join().unwrap(), Some(0));
+}
+
+/// A copy has its parent's handles of other children, which are none of its own.
+fn copies(_: &[String]) {
+    let gate = Event::new().unwrap();
+    let sibling = Process::new(wait_for_ever).args((gate.clone(),)).start().unwrap();
+    let theirs = sibling.clone();
+    let look = move || {
+        let joined = theirs.join();
+        let refused = matches!(joined, Err(shmkit::Error::Process(shmkit::ProcessError::NotChild { .. })));
+        i32::from(refused && active_children().is_empty())
+    };
+    // SAFETY: this process has one thread beside shmkit's own.
+    let copy = unsafe { Process::fork(look).start().unwrap() };
+    assert_eq!(copy.join().unwrap().exit_code(), Some(1));
+    gate.set();
+    sibling.join().unwrap().check().unwrap();
+    common::say("refused");
+}
+
+#[test]
+fn children_of_others_are_not_joined() {
+    let mut child = common::start("copies", &[]);
+    child.expect("refused");
+    child.succeeded();
+}
+
+#[test]
+fn what_a_child_has_put_is_there_when_it_was_joined_before_anybody_drained() {
+    let queue = Queue::<String>::bounded(200).unwrap();
+    let put = |queue: Queue<String>| (0..200).try_for_each(|number| queue.put("x".repeat(1000 * number)));
+    let child = Process::new(put).args((queue.clone(),)).start().unwrap();
+    // Two megabytes, and nobody reads.
+    child.join().unwrap().check().unwrap();
+    for number in 0..200 {
+        assert_eq!(queue.get().unwrap().len(), 1000 * number);
+    }
 }
 
 // ---- families ---------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ use shmkit::process::{StartMethod, all_start_methods};
 use shmkit::{Event, Process, Value, active_children, session};
 use std::fs::read_dir;
 
-roles!(runs_many);
+roles!(runs_many, has_many_objects);
 
 /// How many processes are alive at once.
 const AT_ONCE: usize = 25;
@@ -103,6 +103,31 @@ fn runs_many(arguments: &[String]) {
     assert_eq!(sum.load(), (1..many).filter(|number| !number.is_multiple_of(10)).sum());
     session().unwrap().verify().unwrap();
     common::say("nothing is left");
+}
+
+/// Makes a thousand objects of several kinds.
+fn has_many_objects(_: &[String]) {
+    let first = (shmkit::Lock::new().unwrap(), Event::new().unwrap());
+    let before = Belongings::look();
+    let objects: Vec<_> = (0..250)
+        .map(|_| {
+            let queue = shmkit::Queue::<u8>::bounded(1).unwrap();
+            (shmkit::Lock::new().unwrap(), Event::new().unwrap(), Value::new(0u64).unwrap(), queue)
+        })
+        .collect();
+    let after = Belongings::look();
+    assert_eq!(after.objects, before.objects + 4 * objects.len());
+    assert_eq!(after.descriptors, before.descriptors);
+    drop((objects, first));
+    assert_eq!(Belongings::look().objects, before.objects - 2);
+    common::say("no descriptor");
+}
+
+#[test]
+fn a_thousand_objects_have_no_descriptor_of_their_own() {
+    let mut child = common::start("has_many_objects", &[]);
+    child.expect("no descriptor");
+    child.succeeded();
 }
 
 fn run(many: &str) {
