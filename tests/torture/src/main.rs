@@ -1,11 +1,12 @@
 //! Torture: what the project promises, tried on real processes that are killed wherever it hurts.
 //!
 //! ```text
-//! shmkit-torture kill-grid [--quick | --full] [--seed S] [--jobs J] [--only OPERATION[:n[-m][:seed]]]
+//! shmkit-torture kill-grid [--quick | --full] [--seconds T] [--seed S] [--jobs J] [--only OPERATION [--n N[-M]]]
 //! ```
 
 mod board;
 mod grid;
+mod janitor;
 mod operation;
 mod step;
 mod subjects;
@@ -16,11 +17,13 @@ const USAGE: &str = "\
 usage: shmkit-torture COMMAND
 
   kill-grid   kills a participant after every instruction of every operation
-              --quick       a sample, some minutes (default)
+              --quick       a sample, five minutes (default)
               --full        every instruction
+              --seconds T   no further pass over the operations begins after that time
               --seed S      what the sample follows from
               --jobs J      processes at work; as many as there are CPUs by default
-              --only OP[:n[-m][:seed]]   one operation, or its runs at instruction n (to m)
+              --only OP     one operation, or those that begin so
+              --n N[-M]     with --only: its runs at instruction N, or N to M
 ";
 
 fn main() -> ExitCode {
