@@ -3,7 +3,7 @@
 use super::states::{Judged, Stateful};
 use crate::operation::{Acts, Check, corrupt};
 use crate::step::{begin, end};
-use shmkit::{Dict, Segment};
+use shmkit::{DataError, Dict, Error, Segment};
 use std::collections::BTreeMap;
 
 /// A value that says whether it is whole. The longer ones lie in blocks of their own.
@@ -184,8 +184,12 @@ pub fn acts() -> Acts<Judged<Table>> {
         .act("iterate", |actor| {
             begin();
             for item in actor.dict.iter() {
-                let (key, value) = item?;
-                whole(key, &value)?;
+                match item {
+                    Ok((key, value)) => whole(key, &value)?,
+                    // Somebody put or removed something meanwhile.
+                    Err(Error::Data(DataError::SizeChanged { .. })) => break,
+                    Err(error) => return Err(error.into()),
+                }
             }
             end();
             Ok(())

@@ -8,6 +8,7 @@ mod barrier;
 mod closing;
 mod condition;
 mod connection;
+mod containers;
 mod dict;
 mod event;
 mod joinable;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Box<dyn Family>> {
         family("array", array::acts()),
         family("dict", dict::acts()),
         family("list", list::acts()),
+        family("containers", containers::acts()),
         family("pod-queue", pod_queue::acts()),
         family("queue", queue::acts::<queue::Short>()),
         family("long-queue", queue::acts::<queue::Long>()),
