@@ -10,7 +10,7 @@
 
 mod helper;
 mod plan;
-mod raw;
+pub mod raw;
 mod run;
 mod shard;
 

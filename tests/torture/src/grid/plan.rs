@@ -1,5 +1,6 @@
 //! Which runs a grid has: pure functions of operation, instruction and seed, so that those three reproduce any run.
 
+use crate::random::mix;
 use std::time::Duration;
 
 /// How much of the grid is run.
@@ -74,17 +75,6 @@ pub struct Point {
     pub kind: Kind,
     /// What everything else follows from.
     pub seed: u64,
-}
-
-/// A number that depends on all of `words`.
-pub fn mix(words: &[u64]) -> u64 {
-    words.iter().fold(0x9E37_79B9_7F4A_7C15, |state, &word| {
-        // splitmix64.
-        let mut z = (state ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    })
 }
 
 /// A number that depends on a name.

@@ -1,9 +1,10 @@
 //! A shard: a process on a CPU of its own that takes one operation after the other and does all its runs.
 
-use super::plan::{self, Extent, Kind, Point, mix, mix_name};
+use super::plan::{self, Extent, Kind, Point, mix_name};
 use super::run::{Harness, Operation, Place, Run};
 use crate::board::Board;
 use crate::operation::{Check, Family, WRONGS};
+use crate::random::mix;
 use crate::step::{Trace, own_code};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

@@ -84,7 +84,7 @@ fn dies(life: impl FnOnce() -> Check) {
 }
 
 /// A lock that was taken, repaired if its owner died; and whether he did.
-fn repaired<G: Unlocked>(taken: Result<G, LockError<G>>, repair: impl FnOnce(&mut G)) -> Check<(G, bool)> {
+pub fn repaired<G: Unlocked>(taken: Result<G, LockError<G>>, repair: impl FnOnce(&mut G)) -> Check<(G, bool)> {
     match taken {
         Ok(guard) => Ok((guard, false)),
         Err(error) => {
