@@ -6,12 +6,21 @@ mod armed {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     static ANY: AtomicBool = AtomicBool::new(false);
-    static ARMED: Mutex<Option<(String, u32)>> = Mutex::new(None);
+    static ARMED: Mutex<Option<(String, u32, i32)>> = Mutex::new(None);
+
+    fn arm_with(name: &str, nth: u32, signal: i32) {
+        *ARMED.lock().unwrap() = Some((name.to_owned(), nth, signal));
+        ANY.store(true, Ordering::Release);
+    }
 
     /// Kills this process with SIGKILL at the `nth` (from 1) passage of the kill point `name`.
     pub fn arm(name: &str, nth: u32) {
-        *ARMED.lock().unwrap() = Some((name.to_owned(), nth));
-        ANY.store(true, Ordering::Release);
+        arm_with(name, nth, libc::SIGKILL);
+    }
+
+    /// Stops this process with SIGSTOP at the `nth` (from 1) passage of the kill point `name`.
+    pub fn stop(name: &str, nth: u32) {
+        arm_with(name, nth, libc::SIGSTOP);
     }
 
     #[inline(never)]
@@ -20,22 +29,25 @@ mod armed {
             return;
         }
         let mut armed = ARMED.lock().unwrap();
-        if let Some((wanted, left)) = armed.as_mut()
-            && wanted == name
-        {
-            *left -= 1;
+        let Some((wanted, left, signal)) = armed.as_mut() else { return };
+        if wanted == name {
+            *left = left.saturating_sub(1);
             if *left == 0 {
+                let signal = *signal;
+                // Once only: a stopped process goes on some time.
+                *armed = None;
+                drop(armed);
                 // SAFETY: raise has no preconditions.
-                unsafe { libc::raise(libc::SIGKILL) };
+                unsafe { libc::raise(signal) };
             }
         }
     }
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::arm;
-#[cfg(feature = "failpoints")]
 pub(crate) use armed::pass;
+#[cfg(feature = "failpoints")]
+pub use armed::{arm, stop};
 
 /// Names a step at which a crash test may kill the process.
 macro_rules! failpoint {

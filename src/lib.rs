@@ -6,7 +6,9 @@
 //! | memory that processes share by name | [`Segment`], or nothing: the session segment is there |
 //! | processes | [`Process`], `#[shmkit::main]` |
 //! | workers that run functions | [`Pool`] |
-//! | mutual exclusion, permits, a flag | [`Mutex`], [`Lock`], [`RLock`], [`Semaphore`], [`Event`] |
+//! | mutual exclusion | [`Mutex`], [`Lock`], [`RLock`], [`RwLock`] |
+//! | permits | [`Semaphore`], [`BoundedSemaphore`]; [`PermitSemaphore`], whose permits come back from the dead |
+//! | to wait for others | [`Event`], [`Condition`], [`Barrier`], [`Once`]; [`sync::wait_any`] for several things at once |
 //! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
 //! | collections | [`Dict`], [`ShardedDict`], [`List`], [`Namespace`], [`Counter`] |

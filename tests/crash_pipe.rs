@@ -5,7 +5,7 @@ mod common;
 use shmkit::{ChannelError, Error, Segment, failpoint};
 use std::time::Duration;
 
-roles!(sends, receives);
+roles!(sends, receives, looks, comes, has);
 
 fn is(error: &Error, wanted: &ChannelError) -> bool {
     matches!(error, Error::Channel(found) if found == wanted)
@@ -185,4 +185,72 @@ fn what_a_killed_receiver_had_not_acknowledged_is_still_there() {
         }
         segment.verify().unwrap();
     }
+}
+
+/// Holds the sending end until it is killed.
+fn has(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let _sender = segment.channel::<u64>("wire").open_sender().unwrap();
+    common::say("ready");
+    common::listen();
+}
+
+/// Looks whether there is something to receive, and stops when it has looked at four reference cells.
+fn looks(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let receiver = segment.channel::<u64>("wire").open_receiver().unwrap();
+    common::say("ready");
+    common::listen();
+    failpoint::stop("reference.looked", 4);
+    let first = receiver.try_recv();
+    common::say(&format!("{first:?}"));
+    common::say(&format!("{:?}", receiver.recv().unwrap()));
+}
+
+/// Opens the sending end, and stops when it has added its reference and not yet changed the version.
+fn comes(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    failpoint::stop("reference.cell", 1);
+    let sender = segment.channel::<u64>("wire").open_sender().unwrap();
+    sender.send(7).unwrap();
+    common::listen();
+}
+
+/// Waits until a child has stopped itself.
+fn await_stop(child: &common::Child) {
+    let mut status = 0;
+    // SAFETY: waitpid with a child of this process and a place for its status; it is not reaped by WUNTRACED.
+    unsafe { libc::waitpid(child.pid() as i32, &raw mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status), "the child ended: {status}");
+}
+
+#[test]
+fn the_end_of_the_file_is_not_told_while_the_end_goes_from_a_killed_one_to_the_next() {
+    let segment = common::named("crash-handing-on");
+    let wire = || segment.channel::<u64>("wire").capacity(4);
+    // Four cells in the entry: this process's sender, the name, this process's receiver, the one who looks. The owner's lies
+    // in a chunk behind them.
+    let (sender, receiver) = wire().create().unwrap();
+    let mut looker = common::start("looks", &[&segment.name]);
+    looker.expect("ready");
+    let mut owner = common::start("has", &[&segment.name]);
+    owner.expect("ready");
+    drop((sender, receiver));
+
+    looker.tell("look");
+    await_stop(&looker);
+    // Adds its cell in front, where the other one has looked.
+    let mut next = common::start("comes", &[&segment.name]);
+    await_stop(&next);
+    owner.kill();
+    segment.recover();
+    looker.signal(libc::SIGCONT);
+    looker.expect("Err(Channel(Empty { what: \"pipe\" }))");
+
+    next.signal(libc::SIGCONT);
+    looker.expect("7");
+    next.tell("end");
+    next.succeeded();
+    looker.succeeded();
+    segment.verify().unwrap();
 }

@@ -133,6 +133,12 @@ fn killed_at(operation: &str, points: &[&str]) {
             segment.verify().unwrap_or_else(|error| panic!("{operation} killed at {point} {nth}: {error}"));
             segment.remove("thing").unwrap();
             segment.semaphore("shared").initial(2).open_or_create().unwrap();
+            // What is given out now lies in nobody else's memory: from where the dead one left off, and from the start.
+            let more: Vec<_> = (0..20).map(|n| Mutex::new_in(&segment, [n; 4]).unwrap()).collect();
+            let large = Mutex::new_in(&segment, [0u64; 1000]).unwrap();
+            segment.verify().unwrap_or_else(|error| panic!("after {operation} killed at {point} {nth}: {error}"));
+            assert!((0..).zip(&more).all(|(n, one)| *one.lock().unwrap() == [n; 4]));
+            drop((more, large));
             let (after, _) = segment.memory().unwrap();
             // A name that was taken away leaves the object with its holder: this test, which holds two then.
             let removed = operation == "remove object";
@@ -169,6 +175,7 @@ fn killed_while_detaching() {
             "recover.locks",
             "recover.before_generation",
             "recover.generation",
+            "recover.counted",
             "recover.before_free",
             "detach.recovered",
         ],
@@ -184,6 +191,7 @@ fn killed_while_creating_an_object() {
             "object.claimed",
             "heap.split",
             "heap.held",
+            "heap.hinted",
             "object.allocated",
             "object.built",
             "object.before_live",
@@ -210,7 +218,7 @@ fn killed_while_removing_a_name() {
 
 #[test]
 fn killed_while_joining_free_memory() {
-    killed_at("reuse memory", &["heap.joined", "heap.split", "heap.held"]);
+    killed_at("reuse memory", &["heap.joined", "heap.split", "heap.held", "heap.hinted"]);
 }
 
 #[test]
@@ -306,6 +314,7 @@ fn killed_while_recovering() {
         "recover.swept",
         "recover.before_generation",
         "recover.generation",
+        "recover.counted",
         "destroy.dying",
         "destroy.contents",
         "destroy.freed",

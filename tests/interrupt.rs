@@ -1,7 +1,7 @@
 //! Waits that a signal handler ends.
 
-use shmkit::sync::set_interrupt_check;
-use shmkit::{Error, Event, Lock, Queue, RLock, Result, Semaphore, SyncError};
+use shmkit::sync::{set_interrupt_check, wait_any};
+use shmkit::{Barrier, Condition, Error, Event, Lock, Queue, RLock, Result, Semaphore, SyncError};
 use std::cell::RefCell;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -117,6 +117,41 @@ fn every_wait_can_be_left_and_nothing_is_taken() {
     assert!(is_interrupted(interrupted(move || waits.put(2))));
     assert_eq!(queue.get().unwrap(), 1);
     assert!(queue.is_empty());
+}
+
+#[test]
+fn a_wait_for_several_things_can_be_left() {
+    let (event, permits) = (Event::new().unwrap(), Semaphore::new(0).unwrap());
+    let waits = (event.clone(), permits.clone());
+    assert!(is_interrupted(interrupted(move || wait_any(&[&waits.0, &waits.1], None))));
+    let waits = (event.clone(), permits.clone());
+    let (silent, _writer) = std::io::pipe().unwrap();
+    assert!(is_interrupted(interrupted(move || wait_any(&[&waits.0, &silent, &waits.1], None))));
+    let (silent, _writer) = std::io::pipe().unwrap();
+    assert!(is_interrupted(interrupted(move || wait_any(&[&silent], None))));
+}
+
+#[test]
+fn a_wait_at_a_condition_is_left_with_the_lock() {
+    let condition = Condition::new().unwrap();
+    let waits = condition.clone();
+    let outcome = interrupted(move || {
+        let _guard = waits.lock().map_err(Error::from)?;
+        let outcome = waits.wait();
+        assert!(waits.is_mine()?);
+        outcome
+    });
+    assert!(is_interrupted(outcome));
+    assert_eq!(condition.waiting(), 0);
+}
+
+#[test]
+fn an_interrupt_at_a_barrier_breaks_it() {
+    let barrier = Barrier::new(3).unwrap();
+    let (waits, other) = (barrier.clone(), barrier.clone());
+    let other = std::thread::spawn(move || other.wait());
+    assert!(is_interrupted(interrupted(move || waits.wait())));
+    assert!(matches!(other.join().unwrap(), Err(Error::Sync(SyncError::BrokenBarrier { .. }))));
 }
 
 #[test]

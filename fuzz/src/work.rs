@@ -1,6 +1,7 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
 use shmkit::heap::{Heap, Ptr};
+use shmkit::sync::{Waitable, wait_any};
 use shmkit::{
     Array, Barrier, Client, Condition, Connection, Counter, Dict, Event, FrozenDict, FrozenStr, JoinableQueue, List,
     Listener, Lock, Mutex, Namespace, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment,
@@ -223,6 +224,7 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     let _ = segment.verify();
     segment.recover();
     sync(opened);
+    wait(opened);
     data(opened);
     channels(opened);
     containers(segment, opened);
@@ -235,6 +237,32 @@ pub fn exercise(segment: &Segment, opened: &Opened) {
     let _ = segment.remove("lock");
     let _ = segment.remove("words");
     let _ = segment.remove("no such object");
+}
+
+/// One thing to wait for, if it could be opened.
+fn waitable<W: Waitable>(object: &Option<W>) -> Option<&dyn Waitable> {
+    object.as_ref().map(|object| object as &dyn Waitable)
+}
+
+/// Looks at everything that can be waited for.
+fn wait(opened: &Opened) {
+    let mut all: Vec<&dyn Waitable> = Vec::new();
+    all.extend(waitable(&opened.lock));
+    all.extend(waitable(&opened.rlock));
+    all.extend(waitable(&opened.semaphore));
+    all.extend(waitable(&opened.event));
+    all.extend(waitable(&opened.permits));
+    all.extend(waitable(&opened.once));
+    all.extend(waitable(&opened.frames));
+    all.extend(waitable(&opened.words));
+    all.extend(waitable(&opened.jobs));
+    all.extend(waitable(&opened.receiver));
+    if let Some((here, there)) = &opened.ends {
+        all.push(here);
+        all.push(there);
+    }
+    let ready = wait_any(&all, Some(NOW)).unwrap_or_default();
+    assert!(ready.iter().all(|&place| place < all.len()), "an index of nothing");
 }
 
 fn sync(opened: &Opened) {

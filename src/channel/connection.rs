@@ -227,7 +227,7 @@ impl Connection {
         Ok(port)
     }
 
-    fn receiver(&self) -> Result<&Port> {
+    pub(super) fn receiver(&self) -> Result<&Port> {
         Ok(self.receives.as_ref().ok_or(ChannelError::WrongDirection { can: "send" })?)
     }
 

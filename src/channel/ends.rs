@@ -54,7 +54,7 @@ pub struct Producer<T> {
 /// Getting is an `EndOfFile` when nothing is left, there were producers, and every `Queue` and `Producer` is dropped or
 /// dead.
 pub struct Consumer<T> {
-    port: Port,
+    pub(super) port: Port,
     _messages: PhantomData<fn(T) -> T>,
 }
 

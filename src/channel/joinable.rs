@@ -83,7 +83,7 @@ const DEFAULT_TASKS: u32 = 1024;
 /// # }
 /// ```
 pub struct JoinableQueue<T> {
-    port: Port,
+    pub(super) port: Port,
     tasks: Arc<Tasks>,
     _messages: PhantomData<fn(T) -> T>,
 }

@@ -14,6 +14,8 @@
 //! * `recovery`: what is done about the dead, with the crash tables.
 //! * `port`: waiting at a ring. `growth`: rings whose payloads come from the heap. `message`, `codec`: how a value lies in a block.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod batch;
 pub(crate) mod codec;
 pub(crate) mod connection;
@@ -32,6 +34,7 @@ pub(crate) mod queue;
 mod recovery;
 mod ring;
 mod spec;
+mod waitable;
 
 pub use connection::{Connection, ConnectionOptions, pipe, pipe_in};
 pub use ends::{Consumer, Producer};

@@ -85,12 +85,11 @@ impl Port {
     #[inline]
     pub(super) fn is_deserted(&self) -> bool {
         self.peers.is_some_and(|peers| match peers.had {
-            0 => !self.object.is_held_as(peers.role),
+            0 => !self.object.is_held_as(&[peers.role]),
             // Acquire pairs with the release in `enter`.
             had => {
                 self.ring.roles().load(Ordering::Acquire) & had != 0
-                    && !self.object.is_held_as(peers.role)
-                    && !self.object.is_held_as(ROLE_USER)
+                    && !self.object.is_held_as(&[peers.role, ROLE_USER])
             }
         })
     }
@@ -300,10 +299,14 @@ impl Port {
         taken.ok_or_else(|| self.empty())
     }
 
+    /// Whether there is a message, or nobody is left to send one.
+    pub(super) fn is_readable(&self) -> bool {
+        self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()
+    }
+
     /// Waits until there is a message, or nobody is left to send one; false when the time is up.
     pub(super) fn poll(&self, patience: Patience) -> Result<bool> {
-        let look =
-            || -> Result<_> { Ok((self.ring.len() > 0 || self.ring.is_closed() || self.is_deserted()).then_some(())) };
+        let look = || -> Result<_> { Ok(self.is_readable().then_some(())) };
         if look()?.is_some() {
             return Ok(true);
         }

@@ -71,7 +71,7 @@ const LOANS: u32 = 64;
 /// # }
 /// ```
 pub struct Queue<T> {
-    port: Port,
+    pub(super) port: Port,
     _messages: PhantomData<fn(T) -> T>,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{ProcessError, Result};
 use crate::segment::locked;
+use crate::sync::wait_any::{Source, Waits};
 use crate::sys::pidfd::{self, Ended};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -211,6 +212,12 @@ impl Process {
         }
         self.sentinel = None;
         Ok(())
+    }
+}
+
+impl Waits for Process {
+    fn source(&self) -> Result<Source<'_>> {
+        self.sentinel().map(Source::Fd)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::child::Process;
 use super::{Identity, own_name, spawner};
 use crate::error::{Error, ProcessError, Result};
+use crate::sync::wait_any::{Source, Waits};
 use crate::sys::{pidfd, proc};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -171,6 +172,12 @@ impl ParentProcess {
     pub fn sentinel(&self) -> Result<BorrowedFd<'_>> {
         let gone = crate::SysError { call: "pidfd_open", errno: libc::ESRCH };
         self.pidfd.as_ref().map(|fd| fd.as_fd()).ok_or(Error::Os(gone))
+    }
+}
+
+impl Waits for ParentProcess {
+    fn source(&self) -> Result<Source<'_>> {
+        self.sentinel().map(Source::Fd)
     }
 }
 

@@ -321,6 +321,7 @@ fn end() {
     for child in &others {
         child.inner.wait(None);
     }
+    crate::sync::stop_bridge();
     let attachments = known::all();
     // Another thread may be in the middle of something: then the kernel ends both at once, and the parent, or whoever
     // waits, repairs what is left.

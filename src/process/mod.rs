@@ -38,6 +38,8 @@
 //! | child, while it writes its message | exit code −9, no message | the parent frees the record | the message |
 //! | both | the record of two dead holders | recovery | nothing of others |
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod builder;
 mod child;
 mod command;

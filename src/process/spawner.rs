@@ -114,6 +114,7 @@ pub(super) fn start(request: Request) -> Result<Process> {
 /// Number of threads that shmkit itself runs in this process.
 pub(super) fn own_threads() -> usize {
     usize::from(locked(&SPAWNER).as_ref().is_some_and(|spawner| spawner.owner == std::process::id()))
+        + usize::from(crate::sync::has_bridge())
 }
 
 /// The children that have not been reaped, of this process and not of one it was forked from.

@@ -156,20 +156,29 @@ fn is_impossible(attachment: &Attachment, seen: u32) -> bool {
     seen != 0 && !handed_on && (owner == 0 || owner & 0xFFF >= attachment.geometry.max_participants)
 }
 
+/// Marks a held lock as slept on and gives the word to sleep on; `None` if it is free, or has changed.
+pub(crate) fn mark(word: &AtomicU32) -> Option<u32> {
+    let seen = word.load(Ordering::Relaxed);
+    if is_free(seen) {
+        return None;
+    }
+    let marked = seen | MUTEX_CONTENDED;
+    let is_marked = seen == marked || word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    is_marked.then_some(marked)
+}
+
+/// Whether a lock can be taken at once: released, or left by one who died.
+pub(crate) fn is_free(seen: u32) -> bool {
+    seen == 0 || seen & !MUTEX_CONTENDED == NOBODY
+}
+
 /// Sleeps until the lock may be free, at most for `slice`; true if it slept. If it still has the same owner then, be it that the
 /// slice is over or that a signal came, the owner's life is probed: a dead one's lock is handed on.
 pub(crate) fn await_release(attachment: &Attachment, word: &AtomicU32, slice: Duration) -> bool {
-    let seen = word.load(Ordering::Relaxed);
-    if seen == 0 || seen & !MUTEX_CONTENDED == NOBODY {
-        return false;
-    }
-    let marked = seen | MUTEX_CONTENDED;
-    if seen != marked && word.compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-        return false;
-    }
+    let Some(marked) = mark(word) else { return false };
     futex::wait(word, marked, slice);
     if word.load(Ordering::Relaxed) == marked {
-        attachment.bury(Token(seen & MUTEX_OWNER));
+        attachment.bury(Token(marked & MUTEX_OWNER));
         recover_word(word, |owner| attachment.is_dead(owner));
     }
     true

@@ -163,11 +163,16 @@ impl Attachment {
                 let rest_head = Unit { state: UNIT_FREE, owner: 0, len: head.len - units, generation };
                 rest_word.store(rest_head.pack(), Ordering::Release);
                 failpoint!("heap.split");
-                hint.store(rest as u32, Ordering::Relaxed);
             }
             let mine = Unit { state: UNIT_HELD, owner: slot, len: units, generation: head.generation };
             word.store(mine.pack(), Ordering::Release);
             failpoint!("heap.held");
+            if head.len > units {
+                // Release: not before the store above. Until that, the rest is no head, and whoever starts there after my death
+                // would give out what lies inside a free extent.
+                hint.store((at + u64::from(units)) as u32, Ordering::Release);
+                failpoint!("heap.hinted");
+            }
             atomic!(self.header(), units_used).fetch_add(u64::from(units), Ordering::Relaxed);
             return Ok(Some(self.extent(at, mine)));
         }

@@ -43,6 +43,11 @@ pub fn set_interrupt_check(check: Option<fn() -> bool>) {
     *CHECK.write().unwrap_or_else(PoisonError::into_inner) = check;
 }
 
+/// Whether anybody wants to be asked on this thread.
+pub(crate) fn is_asked() -> bool {
+    !SHIELDED.get() && CHECK.read().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
 /// Asked before every sleep.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ mod recovery;
 mod session;
 mod verify;
 pub(crate) mod wait;
+pub(crate) mod wait_many;
 
 pub(crate) use attachment::{Attachment, Place, atomic, fetch, floor_char_boundary, locked};
 pub use builder::SegmentBuilder;

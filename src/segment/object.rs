@@ -130,9 +130,9 @@ impl Object {
         self.attachment().pointer(self.offset() + offset, "object body")
     }
 
-    /// Whether anybody, in this process or another, holds the object in `role`.
-    pub(crate) fn is_held_as(&self, role: u32) -> bool {
-        self.reference.is_held_as(role)
+    /// Whether anybody, in this process or another, holds the object in one of `roles`.
+    pub(crate) fn is_held_as(&self, roles: &[u32]) -> bool {
+        self.reference.is_held_as(roles)
     }
 
     /// The same object in another role.

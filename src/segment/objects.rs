@@ -121,17 +121,23 @@ impl ObjectRef {
         (!name.is_none()).then(|| name.text())
     }
 
-    /// Whether anybody holds the object in `role`.
-    pub(crate) fn is_held_as(&self, role: u32) -> bool {
+    /// Whether anybody holds the object in one of `roles`. One look for all of them: holders change from one to another.
+    pub(crate) fn is_held_as(&self, roles: &[u32]) -> bool {
         // A reference may go from a cell not yet looked at to one that was: who hands it on changes the entry's version between
-        // adding the one and clearing the other. A version that never rests was scribbled over, and "cannot tell" is yes.
+        // adding the one and clearing the other. He may die before that, and his own recovery may have voided the cell he had it
+        // from: it counts deaths between voiding a dead one's cells and clearing them. What never rests was scribbled over, and
+        // "cannot tell" is yes.
+        let recoveries = atomic!(self.attachment.header(), recoveries);
         for _ in 0..1000 {
-            let before = self.attachment.state(self.id.index);
+            // Acquire: before the looks at the cells.
+            let before = (recoveries.load(Ordering::Acquire), self.attachment.state(self.id.index));
             let held = self.attachment.any_cell(self.id.index, |cell| {
-                cell.role == role && cell.kind != CELL_NAME && self.attachment.is_valid(cell)
+                let held = roles.contains(&cell.role) && cell.kind != CELL_NAME && self.attachment.may_be_valid(cell);
+                failpoint!("reference.looked");
+                held
             });
-            // The loads of the cells acquire: who sees one cleared sees the version that came before.
-            if held || self.attachment.state(self.id.index) == before {
+            // The loads of the cells, and of what makes them void, acquire: who sees one void sees what was counted before.
+            if held || (recoveries.load(Ordering::Acquire), self.attachment.state(self.id.index)) == before {
                 return held;
             }
         }
@@ -405,6 +411,15 @@ impl Attachment {
             CELL_BLOCK => self.block_generation(cell.object, cell.id) == Some(cell.generation),
             _ => true,
         }
+    }
+
+    /// Whether the holder a cell names is still that incarnation, or may have been a moment ago: its slot is being recovered.
+    fn may_be_valid(&self, cell: Cell) -> bool {
+        // In this order: who sees that the generation went up sees that the slot is RECOVERING, or that it is free again.
+        self.is_valid(cell)
+            || cell.kind == CELL_PROCESS
+                && cell.id < self.geometry.max_participants
+                && atomic!(self.participant(cell.id), state).load(Ordering::Acquire) == STATE_RECOVERING
     }
 
     fn block_generation(&self, index: u32, block: u32) -> Option<u32> {

@@ -3,7 +3,7 @@
 //! ```text
 //! recover   lock RECOVERY; state ≠ ACTIVE or the slot is locked → nothing; state = RECOVERING;
 //!           the segment's own locks; each object's steps; half-built and half-destroyed objects; the sweep of the heap;
-//!           generation + 1 (its reference cells are void); check every object; state = FREE; unlock
+//!           generation + 1 (its reference cells are void); recoveries + 1; check every object; state = FREE; unlock
 //! ```
 //! Every step is idempotent and made of single compare-and-swaps, so the recoverer may die anywhere too. The proof of
 //! death is repeated under the lock. Models: `mc_reg`, `mcq_onepass`.
@@ -123,9 +123,12 @@ impl Attachment {
         failpoint!("recover.before_generation");
         self.next_generation(slot);
         failpoint!("recover.generation");
+        // Between voiding the cells and clearing them, for who looks at several of them (`is_held_as`). Release pairs with that look,
+        // as does everything that follows.
+        atomic!(self.header(), recoveries).fetch_add(1, Ordering::Release);
+        failpoint!("recover.counted");
         self.check_holdings(slot, by);
         event!(DEBUG, "recovered", segment = self.label(), slot = slot, generation = generation);
-        atomic!(self.header(), recoveries).fetch_add(1, Ordering::Relaxed);
         failpoint!("recover.before_free");
         // Release pairs with the acquire of who takes the slot next.
         state.store(STATE_FREE, Ordering::Release);

@@ -15,7 +15,7 @@ use crate::segment::wait::{self, Deadline};
 use crate::segment::{At, Segment, atomic, session};
 use shmkit_layouts::kinds::KIND_EVENT;
 use shmkit_layouts::objects::EventBody;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What recovery does with events: the dead one may have set it and not woken the sleepers.
@@ -98,13 +98,17 @@ impl Event {
         create(segment, None, &EventOptions {}, false)
     }
 
+    pub(super) fn event(&self) -> &AtomicU32 {
+        atomic!(self.body, event)
+    }
+
     /// Sets it and wakes everybody who waits. Never blocks.
     pub fn set(&self) {
         failpoint!("event.before_set");
         // Release pairs with the acquire in `is_set`: what was done before `set` is seen after `wait`.
         atomic!(self.body, set).store(1, Ordering::Release);
         failpoint!("event.set");
-        wait::publish_all(atomic!(self.body, event));
+        wait::publish_all(self.event());
     }
 
     /// Clears it.
@@ -136,7 +140,7 @@ impl Event {
 
     fn wait_until(&self, deadline: Deadline) -> Result<bool> {
         let attempt = || Ok(self.is_set().then_some(()));
-        Ok(wait::wait(self.object.attachment(), atomic!(self.body, event), deadline, attempt)?.is_some())
+        Ok(wait::wait(self.object.attachment(), self.event(), deadline, attempt)?.is_some())
     }
 }
 

@@ -499,6 +499,10 @@ impl Lock {
         create(segment, None, &LockOptions {}, false)
     }
 
+    pub(super) fn lock_word(&self) -> &AtomicU32 {
+        self.word()
+    }
+
     fn word(&self) -> &AtomicU32 {
         atomic!(self.body, word)
     }

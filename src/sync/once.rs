@@ -119,6 +119,10 @@ impl Once {
         atomic!(self.body, word)
     }
 
+    pub(super) fn event(&self) -> &AtomicU32 {
+        atomic!(self.body, event)
+    }
+
     /// Whether it is done.
     pub fn is_done(&self) -> bool {
         // Acquire pairs with the release in `try_call`: what was done is seen.
@@ -166,7 +170,7 @@ impl Once {
         failpoint!("once.done");
         drop(held);
         failpoint!("once.unlocked");
-        wait::publish_all(atomic!(self.body, event));
+        wait::publish_all(self.event());
         Ok(true)
     }
 
@@ -188,7 +192,7 @@ impl Once {
 
     fn wait_until(&self, deadline: Deadline) -> Result<bool> {
         let attempt = || Ok(self.is_done().then_some(()));
-        Ok(wait::wait(self.object.attachment(), atomic!(self.body, event), deadline, attempt)?.is_some())
+        Ok(wait::wait(self.object.attachment(), self.event(), deadline, attempt)?.is_some())
     }
 }
 

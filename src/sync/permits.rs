@@ -161,7 +161,12 @@ impl PermitSemaphore {
         self.owners().iter().filter(|owner| owner.load(Ordering::Relaxed) == 0).count() as u32
     }
 
-    pub(crate) fn event(&self) -> &AtomicU32 {
+    /// Whether one is free.
+    pub(super) fn has_free(&self) -> bool {
+        self.owners().iter().any(|owner| owner.load(Ordering::Acquire) == 0)
+    }
+
+    pub(super) fn event(&self) -> &AtomicU32 {
         atomic!(self.body, event)
     }
 

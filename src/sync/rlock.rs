@@ -118,6 +118,10 @@ impl RLock {
         create(segment, None, &RLockOptions {}, false)
     }
 
+    pub(super) fn lock_word(&self) -> &AtomicU32 {
+        self.word()
+    }
+
     fn word(&self) -> &AtomicU32 {
         atomic!(self.body, word)
     }

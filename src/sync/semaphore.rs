@@ -15,7 +15,7 @@ use crate::segment::wait::{self, Deadline};
 use crate::segment::{At, Segment, atomic, fetch, session};
 use shmkit_layouts::kinds::KIND_SEMAPHORE;
 use shmkit_layouts::objects::SemaphoreBody;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What recovery does with semaphores: the dead one may have released and not woken a sleeper.
@@ -134,6 +134,16 @@ impl Semaphore {
         atomic!(self.body, count).load(Ordering::Relaxed).min(self.maximum)
     }
 
+    pub(super) fn event(&self) -> &AtomicU32 {
+        atomic!(self.body, event)
+    }
+
+    /// Whether there is a permit.
+    pub(super) fn has_permit(&self) -> bool {
+        // Acquire: as in `take`, for those who look only.
+        atomic!(self.body, count).load(Ordering::Acquire) > 0
+    }
+
     /// The most permits it may have.
     pub fn maximum(&self) -> u32 {
         self.maximum
@@ -154,7 +164,7 @@ impl Semaphore {
 
     fn acquire_until(&self, deadline: Deadline) -> Result<bool> {
         let attempt = || Ok(self.take().then_some(()));
-        let taken = wait::wait(self.object.attachment(), atomic!(self.body, event), deadline, attempt)?.is_some();
+        let taken = wait::wait(self.object.attachment(), self.event(), deadline, attempt)?.is_some();
         failpoint!("semaphore.acquired");
         Ok(taken)
     }
@@ -213,7 +223,7 @@ impl Semaphore {
             }
         }
         failpoint!("semaphore.released");
-        wait::publish_one(atomic!(self.body, event));
+        wait::publish_one(self.event());
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod membarrier;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod pidfd;
+pub(crate) mod poll;
 pub(crate) mod proc;
 pub(crate) mod shm;
 pub(crate) mod socket;

@@ -31,6 +31,11 @@ impl Bell {
         ring(self.fd.as_fd());
     }
 
+    /// Makes it silent.
+    pub(crate) fn silence(&self) {
+        let _ = io::read(&self.fd, &mut [0; 8]);
+    }
+
     /// Its descriptor.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -81,7 +86,7 @@ impl Watch {
         }
         ready.extend(events.iter().map(|event| event.data.u64()));
         if ready.contains(&BELL) {
-            let _ = io::read(&bell.fd, &mut [0; 8]);
+            bell.silence();
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ usage: cargo xtask COMMAND
                       with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
   miri                what is process-local, under Miri (nightly, with the component miri)
-  kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[:seed]]]
+  kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[-m][:seed]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
 ";
 

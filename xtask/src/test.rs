@@ -14,10 +14,10 @@ const STEPS: &[Step] = &[
     command("models", "cargo test -p shmkit-models"),
     command(
         "tests",
-        "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models --features shmkit/failpoints \
+        "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models --features shmkit/failpoints,shmkit/tokio \
          --no-fail-fast --lib --bins --tests --examples",
     ),
-    command("doc tests", "cargo test --workspace --features shmkit/failpoints --doc"),
+    command("doc tests", "cargo test --workspace --features shmkit/failpoints,shmkit/tokio --doc"),
     call("instructions of the hot paths", instructions::check),
     command("fuzz", "cargo run --release -p shmkit-fuzz -- --seconds 10"),
 ];

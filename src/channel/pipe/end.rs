@@ -4,7 +4,8 @@ use super::{ELEMENTS, Pipe};
 use crate::element::Element;
 use crate::error::{ChannelError, Result, corrupt};
 use crate::segment::object::Object;
-use crate::segment::{atomic, fetch};
+use crate::segment::wait_many::Wakeable;
+use crate::segment::{Attachment, atomic, fetch};
 use shmkit_layouts::objects::{END_CLOSED, END_NEW, END_USED, PipeBody, ROLE_FIRST, ROLE_SECOND};
 use shmkit_layouts::words::Token;
 use std::cell::Cell;
@@ -166,13 +167,7 @@ impl<T: Element, const SENDS: bool> End<T, SENDS> {
 
     /// Whether the other end is closed, or there was somebody who had it and nobody has it now.
     pub(super) fn is_peer_gone(&self) -> bool {
-        // Acquire pairs with the release in `close`; the looks at the reference cells acquire, too: all that the other end has sent
-        // is seen by the look at its position that follows.
-        match self.peer_state().load(Ordering::Acquire) {
-            END_CLOSED => true,
-            END_NEW => false,
-            _ => !self.object.is_held_as(Self::PEER),
-        }
+        is_gone(self.peer_state(), &self.object, Self::PEER)
     }
 
     // ---- positions ------------------------------------------------------------------------------------------------------
@@ -227,5 +222,49 @@ impl<T: Element, const SENDS: bool> Drop for End<T, SENDS> {
         self.release();
         failpoint!("pipe.released");
         // The reference goes with the fields; its going wakes the other end.
+    }
+}
+
+/// Whether an end is closed, or there was somebody who had it and nobody has it now.
+fn is_gone(state: &AtomicU32, object: &Object, role: u32) -> bool {
+    // Acquire pairs with the release in `close`; the looks at the reference cells acquire, too: all that the other end has sent is
+    // seen by the look at its position that follows.
+    match state.load(Ordering::Acquire) {
+        END_CLOSED => true,
+        END_NEW => false,
+        _ => !object.is_held_as(&[role]),
+    }
+}
+
+/// A pipe as one sees it who waits until there is something to receive, whichever handle has the end.
+pub(in crate::channel) struct Watch {
+    object: Object,
+    body: *const PipeBody,
+}
+
+// SAFETY: the pointer is into the mapping, which `object` keeps; only atomics are reached through it.
+unsafe impl Send for Watch {}
+// SAFETY: as above.
+unsafe impl Sync for Watch {}
+
+impl<T: Element> End<T, false> {
+    /// For those who wait for it with others.
+    pub(super) fn watch(&self) -> Watch {
+        Watch { object: self.object.clone(), body: self.body }
+    }
+}
+
+impl Wakeable for Watch {
+    fn attachment(&self) -> &Attachment {
+        self.object.attachment()
+    }
+    fn word(&self) -> &AtomicU32 {
+        atomic!(self.body, not_empty)
+    }
+    fn is_ready(&self) -> Result<bool> {
+        // Acquire pairs with the release in `advance`.
+        let sent = atomic!(self.body, tail).load(Ordering::Acquire);
+        let is_empty = sent == atomic!(self.body, head).load(Ordering::Acquire);
+        Ok(!is_empty || is_gone(atomic!(self.body, sender_state), &self.object, ROLE_FIRST))
     }
 }

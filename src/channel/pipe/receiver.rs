@@ -1,6 +1,6 @@
 //! The receiving end: single elements, batches, and references into the pipe.
 
-use super::end::End;
+use super::end::{End, Watch};
 use super::{Claims, is_waited_on};
 use crate::element::Element;
 use crate::error::{ChannelError, Error, Result};
@@ -163,6 +163,11 @@ impl<T: Element> Receiver<T> {
     /// Receives until the end of the file.
     pub fn iter(&self) -> Elements<'_, T> {
         Elements { receiver: self }
+    }
+
+    /// For those who wait for it with others.
+    pub(in crate::channel) fn watch(&self) -> Watch {
+        self.end.watch()
     }
 
     /// Closes the end for good: the sender gets `BrokenPipe`, and nobody can open it again.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`waiting`] | the eventcount: publish, wait, relay, leave |
 //! | [`mutex`] | the robust mutex, with owner-death recovery |
+//! | [`pipe`] | the ring between two ends that change hands, and the end of the file |
 //! | [`queue`] | the index ring over owned blocks, with reuse of participant slots and one-pass recovery |
 //! | [`registry`] | attach, detach and recovery of a participant slot |
 //! | [`read_link`] | reads of a published block without a lock |
@@ -37,6 +38,7 @@ pub mod heap;
 mod life;
 pub mod list;
 pub mod mutex;
+pub mod pipe;
 pub mod queue;
 pub mod read_link;
 pub mod references;

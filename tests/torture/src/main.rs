@@ -1,10 +1,8 @@
 //! Torture: what the project promises, tried on real processes that are killed wherever it hurts.
 //!
 //! ```text
-//! shmkit-torture kill-grid [--quick | --full] [--seed S] [--jobs J] [--only OPERATION[:n[:seed]]]
+//! shmkit-torture kill-grid [--quick | --full] [--seed S] [--jobs J] [--only OPERATION[:n[-m][:seed]]]
 //! ```
-
-#![allow(dead_code, reason = "the operations of further objects, which are still to be described, use the rest")]
 
 mod board;
 mod grid;
@@ -22,7 +20,7 @@ usage: shmkit-torture COMMAND
               --full        every instruction
               --seed S      what the sample follows from
               --jobs J      processes at work; as many as there are CPUs by default
-              --only OP[:n[:seed]]   one operation, or the runs at its instruction n
+              --only OP[:n[-m][:seed]]   one operation, or its runs at instruction n (to m)
 ";
 
 fn main() -> ExitCode {

@@ -141,6 +141,16 @@ pub struct Deed {
     pub notes: Vec<u64>,
 }
 
+impl Deed {
+    /// What the harness did.
+    pub fn of_harness(act: &'static str, notes: Vec<u64>) -> Deed {
+        Deed { act, id: HARNESS, has_begun: true, is_done: true, notes }
+    }
+}
+
+/// The harness's number among the [`Scene::id`]s.
+pub const HARNESS: u64 = 9;
+
 /// Objects, and what must hold of them.
 pub trait Subject: Sized + 'static {
     /// Makes them in a fresh segment and brings them to where every act starts.
@@ -149,8 +159,13 @@ pub trait Subject: Sized + 'static {
     /// Opens them.
     fn open(segment: &Segment) -> shmkit::Result<Self>;
 
-    /// Lets whoever waits in an act's `waits` go on, if the victim has not.
-    fn release(&self, _deeds: &[Deed]) -> Check {
+    /// Lets whoever waits in an act's `waits` go on, if the victim has not; gives what it did for that.
+    fn release(&self, _deeds: &[Deed]) -> Check<Option<Deed>> {
+        Ok(None)
+    }
+
+    /// Waits for something until the dead must have been noticed, where nobody has called `recover`.
+    fn notice(&self) -> Check {
         Ok(())
     }
 
@@ -161,6 +176,11 @@ pub trait Subject: Sized + 'static {
 
     /// Judges what the deeds left, and brings the objects back to where [`Subject::create`] left them.
     fn audit(&self, segment: &Segment, deeds: &[Deed]) -> Check;
+
+    /// Whether objects keep memory when they are brought back.
+    fn may_grow() -> bool {
+        false
+    }
 
     /// Uses the objects as anybody can who finds them as [`Subject::create`] left them, and leaves them so.
     fn exercise(&self, segment: &Segment) -> Check;
@@ -257,20 +277,27 @@ pub struct ActInfo {
 /// Somebody's open objects, whatever they are.
 pub trait World {
     /// [`Subject::release`].
-    fn release(&self, deeds: &[Deed]) -> Check;
+    fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>>;
+    /// [`Subject::notice`].
+    fn notice(&self) -> Check;
     /// [`Subject::glance`].
     fn glance(&self, stopped: &Deed) -> Check;
     /// [`Subject::audit`].
     fn audit(&self, segment: &Segment, deeds: &[Deed]) -> Check;
     /// [`Subject::exercise`].
     fn exercise(&self, segment: &Segment) -> Check;
+    /// [`Subject::may_grow`].
+    fn may_grow(&self) -> bool;
     /// The subject itself.
     fn as_any(&self) -> &dyn std::any::Any;
 }
 
 impl<S: Subject> World for S {
-    fn release(&self, deeds: &[Deed]) -> Check {
+    fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>> {
         Subject::release(self, deeds)
+    }
+    fn notice(&self) -> Check {
+        Subject::notice(self)
     }
     fn glance(&self, stopped: &Deed) -> Check {
         Subject::glance(self, stopped)
@@ -280,6 +307,9 @@ impl<S: Subject> World for S {
     }
     fn exercise(&self, segment: &Segment) -> Check {
         Subject::exercise(self, segment)
+    }
+    fn may_grow(&self) -> bool {
+        S::may_grow()
     }
     fn as_any(&self) -> &dyn std::any::Any {
         self

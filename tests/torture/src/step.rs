@@ -6,8 +6,8 @@
 //! ```
 //! Both run on one CPU: handing a step over costs a quarter then. System calls are one step; so is each iteration of a
 //! repeated string instruction. A step is 20 µs, so that getting to instruction n of a long operation, for every n, would cost
-//! hours: one trace of the whole operation gives the first places of its addresses, and the child runs freely to the last of
-//! those before n, where a breakpoint stops it.
+//! hours: with a trace of the whole operation, the child runs freely to a breakpoint at an address shortly before n that it
+//! comes by seldom, and is stepped from there.
 //!
 //! # References
 //! `ptrace(2)`, "Signal-delivery-stop", "Single-stepping".
@@ -17,7 +17,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -32,9 +32,11 @@ pub fn begin() {
     let _ = nix::sys::signal::raise(BEGIN);
 }
 
-/// In a child: the operation is over.
+/// In a child: the operation is over. What it holds it has still when it is killed, or ends here.
 pub fn end() {
     let _ = nix::sys::signal::raise(END);
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(0) };
 }
 
 /// Why a child that ran came to a stop.
@@ -57,6 +59,12 @@ pub enum Stop {
 pub struct Tracee {
     pid: Pid,
     is_gone: bool,
+    /// It was overdue, and has not stopped since.
+    is_running: bool,
+    /// It does one instruction.
+    is_stepping: bool,
+    /// Where it is to stop, and the code that belongs there.
+    breakpoint: Option<(u64, i64)>,
 }
 
 /// Forks a child that runs `life` and never returns. Only for a process with a single thread.
@@ -81,7 +89,7 @@ impl Tracee {
             nix::sys::signal::raise(Signal::SIGSTOP).expect("a process that may stop");
             life()
         });
-        let tracee = Tracee { pid, is_gone: false };
+        let tracee = Tracee { pid, is_gone: false, is_running: false, is_stepping: false, breakpoint: None };
         let stop = waitpid(pid, None);
         assert_eq!(stop, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)), "a traced child stops first");
         // It dies with its tracer.
@@ -96,11 +104,16 @@ impl Tracee {
 
     /// Waits for the next stop.
     fn wait(&mut self, until: Instant) -> Stop {
+        self.is_running = false;
         loop {
             match waitpid(self.pid, None) {
                 Ok(WaitStatus::Stopped(_, Signal::SIGTRAP)) => return Stop::Step,
                 Ok(WaitStatus::Stopped(_, BEGIN)) => return Stop::Begin,
                 Ok(WaitStatus::Stopped(_, END)) => return Stop::End,
+                // A child of its own ended, or somebody stops processes on this machine: it was to go on.
+                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGCHLD)) => {
+                    let _ = if self.is_stepping { ptrace::step(self.pid, None) } else { ptrace::cont(self.pid, None) };
+                }
                 Ok(WaitStatus::Stopped(_, signal)) => {
                     // A fault of its own would come again for ever.
                     let place = self.place().map_or_else(String::new, |place| format!(" at {place:#x}"));
@@ -112,7 +125,10 @@ impl Tracee {
                     return Stop::Gone(format!("{other:?}"));
                 }
                 // The ticking of `Ticks`.
-                Err(Errno::EINTR) if Instant::now() >= until => return Stop::Overdue,
+                Err(Errno::EINTR) if Instant::now() >= until => {
+                    self.is_running = true;
+                    return Stop::Overdue;
+                }
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
                     self.is_gone = true;
@@ -122,21 +138,36 @@ impl Tracee {
         }
     }
 
-    /// Lets it run until it comes to a marker or a breakpoint.
+    /// Lets it run until it comes to a marker or to its breakpoint.
     pub fn run(&mut self, until: Instant) -> Stop {
-        match ptrace::cont(self.pid, None) {
-            Ok(()) => self.wait(until),
-            Err(errno) => Stop::Gone(errno.to_string()),
+        if !self.is_running {
+            self.is_stepping = false;
+            if let Err(errno) = ptrace::cont(self.pid, None) {
+                return Stop::Gone(errno.to_string());
+            }
+        }
+        match self.wait(until) {
+            Stop::Step if !self.lift_breakpoint() => Stop::Gone("trapped where no breakpoint is".into()),
+            stop => stop,
         }
     }
 
-    /// Waits on for the stop of one that was [`Stop::Overdue`].
-    pub fn wait_on(&mut self, until: Instant) -> Stop {
-        self.wait(until)
+    /// Lets it run to its marker, whatever breakpoint it was to stop at before.
+    pub fn finish(&mut self, until: Instant) -> Stop {
+        loop {
+            match self.run(until) {
+                Stop::Step => {}
+                stop => return stop,
+            }
+        }
     }
 
     /// One instruction.
     pub fn step(&mut self, until: Instant) -> Stop {
+        if self.is_running {
+            return Stop::Overdue;
+        }
+        self.is_stepping = true;
         match ptrace::step(self.pid, None) {
             Ok(()) => self.wait(until),
             Err(errno) => Stop::Gone(errno.to_string()),
@@ -146,8 +177,17 @@ impl Tracee {
     /// Drives it `count` instructions on, from the start of the operation; with its trace, most of the way at full speed.
     pub fn advance(&mut self, count: u32, trace: Option<&Trace>, until: Instant) -> Stop {
         let mut done = 0;
-        if let Some((address, index)) = trace.and_then(|trace| trace.anchor(count)) {
-            match self.run_to(address, until) {
+        if let Some((address, before, index)) = trace.and_then(|trace| trace.anchor(count)) {
+            let mut stop = self.run_to(address, until);
+            for _ in 0..before {
+                if stop == Stop::Step {
+                    stop = self.step(until);
+                }
+                if stop == Stop::Step {
+                    stop = self.run_to(address, until);
+                }
+            }
+            match stop {
                 Stop::Step => done = index,
                 stop => return stop,
             }
@@ -207,19 +247,28 @@ impl Tracee {
         let pointer = address as ptrace::AddressType;
         let Ok(word) = ptrace::read(self.pid, pointer) else { return Stop::Gone("its code cannot be read".into()) };
         let _ = ptrace::write(self.pid, pointer, word & !0xFF | BREAKPOINT);
-        let stop = self.run(until);
-        if stop != Stop::Step {
-            return stop;
-        }
-        let _ = ptrace::write(self.pid, pointer, word);
+        self.breakpoint = Some((address, word));
+        self.run(until)
+    }
+
+    /// Takes the breakpoint away when it was hit: it is as if the child had been stopped before that instruction.
+    #[cfg(target_arch = "x86_64")]
+    fn lift_breakpoint(&mut self) -> bool {
+        let Some((address, word)) = self.breakpoint else { return false };
         match ptrace::getregs(self.pid) {
             Ok(mut registers) if registers.rip == address + 1 => {
+                let _ = ptrace::write(self.pid, address as ptrace::AddressType, word);
+                self.breakpoint = None;
                 registers.rip = address;
-                let _ = ptrace::setregs(self.pid, registers);
-                Stop::Step
+                ptrace::setregs(self.pid, registers).is_ok()
             }
-            _ => Stop::Gone("it stopped at a breakpoint that is not there".into()),
+            _ => false,
         }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn lift_breakpoint(&mut self) -> bool {
+        false
     }
 
     #[cfg(not(target_arch = "x86_64"))]
@@ -239,22 +288,40 @@ impl Drop for Tracee {
 pub struct Trace {
     /// How many instructions it has.
     pub len: u32,
-    /// Addresses and the instruction each is reached by first.
-    anchors: Vec<(u64, u32)>,
+    /// The address of each, and how often it was executed before; 0 where no breakpoint can be set.
+    places: Vec<(u64, u32)>,
 }
+
+/// What coming to a breakpoint once more costs, in single steps.
+const HIT: u32 = 4;
 
 impl Trace {
     /// Of the addresses in order; breakpoints are set inside `code`.
     pub fn new(places: &[u64], code: &Range<u64>) -> Trace {
-        let mut seen = HashSet::new();
-        let anchors = (0..).zip(places).filter(|&(_, &place)| seen.insert(place) && code.contains(&place));
-        Trace { len: places.len() as u32, anchors: anchors.map(|(index, &place)| (place, index)).collect() }
+        let mut counts: HashMap<u64, u32> = HashMap::new();
+        let mut counted = |&place: &u64| {
+            let count = counts.entry(place).or_default();
+            *count += 1;
+            (if code.contains(&place) { place } else { 0 }, *count - 1)
+        };
+        Trace { len: places.len() as u32, places: places.iter().map(&mut counted).collect() }
     }
 
-    /// The last anchor before instruction `count`, if it saves something.
-    fn anchor(&self, count: u32) -> Option<(u64, u32)> {
-        let end = self.anchors.partition_point(|&(_, index)| index <= count);
-        self.anchors[..end].last().copied().filter(|&(_, index)| index > 4)
+    /// The cheapest way to instruction `count`: an address, how often to pass it first, and which instruction that is.
+    fn anchor(&self, count: u32) -> Option<(u64, u32, u32)> {
+        let mut best = (count, None);
+        for index in (0..=count.min(self.len.saturating_sub(1))).rev() {
+            let rest = count - index;
+            if rest >= best.0 {
+                break;
+            }
+            let (address, before) = self.places[index as usize];
+            let cost = (before + 1).saturating_mul(HIT) + rest;
+            if address != 0 && cost < best.0 {
+                best = (cost, Some((address, before, index)));
+            }
+        }
+        best.1
     }
 }
 

@@ -46,7 +46,7 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
             "--full" => wanted.extent = Extent::FULL,
             "--seed" => wanted.seed = number()?,
             "--jobs" => wanted.jobs = number()? as usize,
-            "--only" => wanted.only = Some((*words.next().ok_or("--only wants OP[:n[:seed]]")?).to_owned()),
+            "--only" => wanted.only = Some((*words.next().ok_or("--only wants OP[:n[-m][:seed]]")?).to_owned()),
             _ => return Err(format!("{word:?} is no option of kill-grid")),
         }
     }
@@ -77,12 +77,14 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
     if let Some(only) = only {
         let mut parts = only.splitn(3, ':');
         let name = parts.next().unwrap_or_default();
-        let mut number = |what| match parts.next() {
-            Some(text) => text.parse().map(Some).map_err(|_| format!("{text:?} is no {what}")),
-            None => Ok(None),
-        };
-        count = number("instruction")?.map(|count: u64| count as u32);
-        seed = number("seed")?.unwrap_or(seed);
+        if let Some(text) = parts.next() {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no instruction"));
+            count = Some((number(first)?, number(last)?));
+        }
+        if let Some(text) = parts.next() {
+            seed = text.parse().map_err(|_| format!("{text:?} is no seed"))?;
+        }
         let within = |operation: &Operation| operation.name == name || operation.name.starts_with(&format!("{name}/"));
         operations.retain(within);
         if operations.is_empty() {
@@ -91,7 +93,7 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
     }
     assert!(operations.len() <= OPERATIONS, "the board is too small");
     println!("kill-grid: {} operations, seed {seed}", operations.len());
-    let prefix = format!("torture-{}-", std::process::id());
+    let prefix = format!("torture-{:07}-", std::process::id());
     let grid = Grid { families, operations, extent, seed, only: count, board: board(), prefix };
     let start = Instant::now();
     supervise(&grid, jobs.clamp(1, SHARDS).min(grid.operations.len()));

@@ -21,8 +21,8 @@ pub struct Grid {
     pub extent: Extent,
     /// What it follows from.
     pub seed: u64,
-    /// The one instruction that is wanted.
-    pub only: Option<u32>,
+    /// The first and the last instruction that are wanted.
+    pub only: Option<(u32, u32)>,
     /// Where everything is written down.
     pub board: &'static Board,
     /// Prefix of the segments' names.
@@ -123,10 +123,10 @@ impl<'a> Shard<'a> {
         let has_pairs = !operation.is_recovery && !acts[operation.act].is_alone;
         let points = match grid.only {
             None => plan::points(&grid.extent, operation.is_recovery, has_pairs, own.len, seed),
-            Some(count) => {
-                let kinds = [Kind::Kill, Kind::Lazy, Kind::Pair];
-                let kinds = &kinds[..if has_pairs { 3 } else { 2 }];
-                kinds.iter().map(|&kind| Point { count, kind, seed }).collect()
+            Some((first, last)) => {
+                let kinds = &[Kind::Kill, Kind::Lazy, Kind::Pair][..if has_pairs { 3 } else { 2 }];
+                let at = |count| kinds.iter().map(move |&kind| Point { count, kind, seed });
+                (first..=last).flat_map(at).collect()
             }
         };
         for point in points {

@@ -22,7 +22,7 @@ impl Subject for Events {
         Ok(Events { unset: segment.event("unset").open()?, set: segment.event("set").open()? })
     }
 
-    fn release(&self, deeds: &[Deed]) -> Check {
+    fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>> {
         // A waiter has to notice what is set without being told again.
         if !self.unset.is_set() {
             if deeds.iter().any(|deed| deed.act == "set" && deed.is_done) {
@@ -30,7 +30,7 @@ impl Subject for Events {
             }
             self.unset.set();
         }
-        Ok(())
+        Ok(None)
     }
 
     fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {

@@ -3,19 +3,72 @@
 //! To add an operation, add a [`crate::operation::Acts::act`] to its family. To add a kind of object, add a file with a
 //! [`crate::operation::Subject`] and its acts, and its family to [`all`].
 
+mod array;
+mod barrier;
+mod condition;
+mod connection;
+mod dict;
 mod event;
+mod joinable;
+mod list;
+mod locks;
+mod messages;
 mod mutex;
+mod objects;
+mod once;
+mod permits;
+mod pipe;
+mod pod_queue;
+mod queue;
+mod rwlock;
 mod semaphore;
+mod states;
+mod value;
 
-use crate::operation::{Deed, Family, family};
+use crate::operation::{Check, Deed, Family, family};
+use shmkit::LockError;
+use shmkit::sync::Unlocked;
 
 /// All families.
 pub fn all() -> Vec<Box<dyn Family>> {
-    vec![family("mutex", mutex::acts()), family("semaphore", semaphore::acts()), family("event", event::acts())]
+    vec![
+        family("segment", objects::acts()),
+        family("mutex", mutex::acts()),
+        family("lock", locks::acts()),
+        family("rwlock", rwlock::acts()),
+        family("semaphore", semaphore::acts()),
+        family("permits", permits::acts()),
+        family("event", event::acts()),
+        family("once", once::acts()),
+        family("condition", condition::acts()),
+        family("barrier", barrier::acts()),
+        family("value", value::acts()),
+        family("array", array::acts()),
+        family("dict", dict::acts()),
+        family("list", list::acts()),
+        family("pod-queue", pod_queue::acts()),
+        family("queue", queue::acts::<queue::Short>()),
+        family("long-queue", queue::acts::<queue::Long>()),
+        family("handle-queue", queue::acts::<queue::Carrying>()),
+        family("joinable-queue", joinable::acts()),
+        family("connection", connection::acts()),
+        family("pipe", pipe::acts()),
+    ]
 }
 
 /// How often the deeds of these acts may have had their effect: at least and at most.
 fn effects(deeds: &[Deed], acts: &[&str]) -> (u64, u64) {
     let of_acts = || deeds.iter().filter(|deed| acts.contains(&deed.act));
     (of_acts().filter(|deed| deed.is_done).count() as u64, of_acts().count() as u64)
+}
+
+/// A lock that was taken, repaired if its owner died; and whether he did.
+fn repaired<G: Unlocked>(taken: Result<G, LockError<G>>, repair: impl FnOnce(&mut G)) -> Check<(G, bool)> {
+    match taken {
+        Ok(guard) => Ok((guard, false)),
+        Err(error) => {
+            let was_told = error.is_owner_died();
+            Ok((error.repair(repair)?, was_told))
+        }
+    }
 }

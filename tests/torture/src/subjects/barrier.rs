@@ -1,0 +1,91 @@
+//! The barrier: of two parties, one of which dies; and of one, which anybody can pass.
+
+use crate::operation::{Acts, Check, Deed, Subject, corrupt, lost};
+use crate::step::{begin, end};
+use shmkit::{Barrier, Segment};
+
+pub struct Barriers {
+    two: Barrier,
+    one: Barrier,
+}
+
+impl Subject for Barriers {
+    fn create(segment: &Segment) -> shmkit::Result<Self> {
+        Ok(Barriers {
+            two: segment.barrier("two").parties(2).create()?,
+            one: segment.barrier("one").parties(1).create()?,
+        })
+    }
+
+    fn open(segment: &Segment) -> shmkit::Result<Self> {
+        Ok(Barriers { two: segment.barrier("two").open()?, one: segment.barrier("one").open()? })
+    }
+
+    fn release(&self, _: &[Deed]) -> Check<Option<Deed>> {
+        self.two.abort();
+        Ok(None)
+    }
+
+    fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {
+        let passed = deeds.iter().any(|deed| deed.act == "pass" && deed.is_done);
+        let waiter = deeds.iter().find(|deed| deed.act == "waiter");
+        if passed && waiter.is_some_and(|waiter| waiter.notes != [1]) {
+            return lost("one party passed, the other was told that it is broken");
+        }
+        self.two.reset();
+        self.one.reset();
+        if self.two.is_broken() || self.two.n_waiting() != 0 {
+            return corrupt("it cannot be reset");
+        }
+        self.exercise_one()
+    }
+
+    fn exercise(&self, _: &Segment) -> Check {
+        self.exercise_one()
+    }
+}
+
+impl Barriers {
+    fn exercise_one(&self) -> Check {
+        if self.one.wait()? == 0 { Ok(()) } else { corrupt("another party than the only one") }
+    }
+}
+
+pub fn acts() -> Acts<Barriers> {
+    Acts::<Barriers>::new()
+        .act("pass", |actor| {
+            begin();
+            actor.two.wait()?;
+            end();
+            Ok(())
+        })
+        .while_waiting(|barriers, scene| {
+            scene.note(u64::from(barriers.two.wait().is_ok()));
+            Ok(())
+        })
+        .alone()
+        .act("pass alone", |actor| {
+            begin();
+            actor.one.wait()?;
+            end();
+            Ok(())
+        })
+        .alone()
+        .act("abort", |actor| {
+            begin();
+            actor.two.abort();
+            end();
+            Ok(())
+        })
+        .while_waiting(|barriers, _| {
+            let _ = barriers.two.wait();
+            Ok(())
+        })
+        .act("reset", |actor| {
+            actor.two.abort();
+            begin();
+            actor.two.reset();
+            end();
+            Ok(())
+        })
+}

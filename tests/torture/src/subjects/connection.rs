@@ -1,0 +1,54 @@
+//! The connection: both its ends are held by all who take part.
+
+use super::messages::{self, Channel, Channels};
+use crate::operation::{Acts, Check, corrupt};
+use shmkit::{ChannelError, Connection, Error, Queue, Segment};
+use std::time::Duration;
+
+pub struct Ends {
+    sends: Connection,
+    receives: Connection,
+    /// Where whoever comes finds them.
+    _place: Queue<(Connection, Connection)>,
+}
+
+type Message = (u64, u64);
+
+impl Channel for Ends {
+    fn create(segment: &Segment, name: &str, _: usize) -> shmkit::Result<Self> {
+        let (sends, receives) = shmkit::channel::pipe_in(segment, true)?;
+        let place = segment.queue(name).capacity(1).create()?;
+        place.put((sends.clone(), receives.clone()))?;
+        Ok(Ends { sends, receives, _place: place })
+    }
+    fn open(segment: &Segment, name: &str) -> shmkit::Result<Self> {
+        let place: Queue<(Connection, Connection)> = segment.queue(name).open()?;
+        let (sends, receives) = place.get()?;
+        place.put((sends.clone(), receives.clone()))?;
+        Ok(Ends { sends, receives, _place: place })
+    }
+    fn put(&self, value: u64) -> shmkit::Result<()> {
+        self.sends.send(&(value, !value))
+    }
+    fn get(&self) -> shmkit::Result<u64> {
+        Ok(self.receives.recv::<Message>()?.0)
+    }
+    fn get_timeout(&self, timeout: Duration) -> shmkit::Result<u64> {
+        Ok(self.receives.recv_timeout::<Message>(timeout)?.0)
+    }
+    fn may_grow() -> bool {
+        true
+    }
+    fn try_get(&self) -> Check<Option<(u64, Option<u32>)>> {
+        match self.receives.try_recv::<Message>() {
+            Ok((value, check)) if check == !value => Ok(Some((value, None))),
+            Ok(torn) => corrupt(format!("a torn message: {torn:?}")),
+            Err(Error::Channel(ChannelError::Empty { .. })) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+pub fn acts() -> Acts<Channels<Ends>> {
+    messages::acts()
+}

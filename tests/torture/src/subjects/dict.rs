@@ -1,0 +1,149 @@
+//! The dict: what a dead writer began is there whole, or not at all.
+
+use super::states::{Judged, Stateful};
+use crate::operation::{Acts, Check, corrupt};
+use crate::step::{begin, end};
+use shmkit::{Dict, Segment};
+use std::collections::BTreeMap;
+
+/// A value that says whether it is whole. The longer ones lie in blocks of their own.
+type Words = Vec<u64>;
+
+pub struct Table {
+    dict: Dict<u64, Words>,
+}
+
+fn words(value: u64) -> Words {
+    vec![value; 4]
+}
+
+fn whole(key: u64, value: &Words) -> Check {
+    match value.first() {
+        Some(&first) if *value == words(first) => Ok(()),
+        _ => corrupt(format!("a torn value of {key}: {value:?}")),
+    }
+}
+
+const KEYS: [u64; 3] = [1, 2, 3];
+
+impl Stateful for Table {
+    type State = BTreeMap<u64, u64>;
+
+    fn create(segment: &Segment) -> shmkit::Result<Self> {
+        let dict = segment.dict("dict").create()?;
+        KEYS.iter().try_for_each(|key| dict.insert(key, &words(*key)).map(drop))?;
+        Ok(Table { dict })
+    }
+    fn open(segment: &Segment) -> shmkit::Result<Self> {
+        Ok(Table { dict: segment.dict("dict").open()? })
+    }
+    fn first() -> BTreeMap<u64, u64> {
+        KEYS.iter().map(|&key| (key, key)).collect()
+    }
+    fn read(&self) -> Check<BTreeMap<u64, u64>> {
+        let items = self.dict.items()?;
+        let mut state = BTreeMap::new();
+        for (key, value) in &items {
+            whole(*key, value)?;
+            if state.insert(*key, value[0]).is_some() {
+                return corrupt(format!("{key} is there twice: {items:?}"));
+            }
+            if self.dict.get(key)?.as_ref() != Some(value) {
+                return corrupt(format!("{key} is there and is not found"));
+            }
+        }
+        if self.dict.len() != items.len() {
+            return corrupt(format!("{} elements, and says {}", items.len(), self.dict.len()));
+        }
+        Ok(state)
+    }
+    fn peek(&self) -> Check {
+        for item in self.dict.iter() {
+            let (key, value) = item?;
+            whole(key, &value)?;
+        }
+        KEYS.into_iter().try_for_each(|key| self.dict.get(&key)?.map_or(Ok(()), |value| whole(key, &value)))
+    }
+    fn reset(&self) -> Check {
+        self.dict.clear()?;
+        Ok(KEYS.iter().try_for_each(|key| self.dict.insert(key, &words(*key)).map(drop))?)
+    }
+    fn steps(act: &str, id: u64, before: &BTreeMap<u64, u64>) -> Vec<BTreeMap<u64, u64>> {
+        let mut now = before.clone();
+        match act {
+            "insert" => drop(now.insert(id * 10, id)),
+            "replace" => drop(now.insert(1, id)),
+            "remove" => drop(now.remove(&2)),
+            "update" => *now.entry(3).or_default() += id * 100,
+            "clear" => now.clear(),
+            "grow" => {
+                let grown = (0..12).map(|k| {
+                    now.insert(id * 100 + k, k);
+                    now.clone()
+                });
+                return grown.collect();
+            }
+            _ => return Vec::new(),
+        }
+        vec![now]
+    }
+    fn use_otherwise(&self) -> Check {
+        self.dict.insert(&77, &words(77))?;
+        if self.dict.pop(&77)? == Some(words(77)) { Ok(()) } else { corrupt("another value than what was stored") }
+    }
+}
+
+pub fn acts() -> Acts<Judged<Table>> {
+    Acts::<Judged<Table>>::new()
+        .act("insert", |actor| {
+            let (key, value) = (actor.scene.id() * 10, words(actor.scene.id()));
+            begin();
+            actor.dict.insert(&key, &value)?;
+            end();
+            Ok(())
+        })
+        .act("replace", |actor| {
+            let value = words(actor.scene.id());
+            begin();
+            actor.dict.insert(&1, &value)?;
+            end();
+            Ok(())
+        })
+        .act("remove", |actor| {
+            begin();
+            actor.dict.remove(&2)?;
+            end();
+            Ok(())
+        })
+        .act("update", |actor| {
+            let more = actor.scene.id() * 100;
+            begin();
+            actor
+                .dict
+                .update(&3, |value| value.get_or_insert_with(|| words(0)).iter_mut().for_each(|word| *word += more))?;
+            end();
+            Ok(())
+        })
+        .act("get", |actor| {
+            begin();
+            let value = actor.dict.get(&1)?;
+            end();
+            value.map_or(Ok(()), |value| whole(1, &value))
+        })
+        .act("clear", |actor| {
+            begin();
+            actor.dict.clear()?;
+            end();
+            Ok(())
+        })
+        .act("grow", |actor| {
+            let id = actor.scene.id();
+            begin();
+            for k in 0..12 {
+                actor.dict.insert(&(id * 100 + k), &words(k))?;
+            }
+            end();
+            Ok(())
+        })
+        .alone()
+}
