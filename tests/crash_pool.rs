@@ -1,7 +1,15 @@
-//! A worker killed at each step of taking, running and answering a task: the rows of the crash table of `pool`.
+//! A worker killed at each step of taking, running and answering a task, and of being replaced, and the pool's process killed in
+//! the middle of changing what its workers have: the rows of the crash table of `pool`.
 
-use shmkit::{Error, Pool, TaskError, failpoint};
+mod common;
+
+use shmkit::pool::is_cancelled;
+use shmkit::{Barrier, Error, Event, Pool, Semaphore, TaskError, failpoint};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+roles!(pool_to_be_killed);
 
 fn square(x: u64) -> u64 {
     x * x
@@ -83,4 +91,196 @@ fn a_new_worker_that_is_killed_before_it_is_ready_is_replaced() {
         .start()
         .unwrap();
     assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+}
+
+// ---- leaving ------------------------------------------------------------------------------------------------------------
+
+/// All of a pool's workers arm the same point: each task waits for the others to have begun.
+fn arm_all(pool: &Pool, point: &str, nth: u32) {
+    let workers = pool.worker_pids().len();
+    let together = Barrier::new(workers as u32).unwrap();
+    let arm_together = |together: Barrier, point: String, nth: u32| {
+        together.wait().unwrap();
+        failpoint::arm(&point, nth);
+        std::process::id()
+    };
+    let armed: Vec<_> =
+        (0..workers).map(|_| pool.apply_async(arm_together, (together.clone(), point.to_owned(), nth))).collect();
+    let armed: BTreeSet<u32> = armed.into_iter().map(|mut armed| armed.get().unwrap()).collect();
+    assert_eq!(armed.len(), workers);
+}
+
+/// The pool has these many workers, all of them at work, and nothing of the dead is left.
+fn is_whole(pool: Pool, workers: usize) {
+    common::until(|| pool.worker_pids().len() == workers);
+    assert_eq!(pool.map(square, 0..50).unwrap(), (0..50).map(square).collect::<Vec<_>>());
+    drop(pool);
+    shmkit::session().unwrap().verify().unwrap();
+}
+
+#[test]
+fn a_worker_that_dies_when_its_pool_becomes_smaller_was_to_end_anyway() {
+    let _alone = alone();
+    for point in ["worker.released", "end.before_detach"] {
+        let pool = Pool::new(3).unwrap();
+        arm_all(&pool, point, 1);
+        let before: BTreeSet<u32> = pool.worker_pids().into_iter().collect();
+        pool.resize(1).unwrap();
+        common::until(|| pool.worker_pids().len() == 1);
+        assert!(before.contains(&pool.worker_pids()[0]), "{point}: one was left alone");
+        is_whole(pool, 1);
+    }
+}
+
+#[test]
+fn a_worker_that_dies_on_its_last_task_is_replaced_as_any_other() {
+    let _alone = alone();
+    // Its limit is two tasks: the first arms the point, the second is its last.
+    for (point, nth, is_lost) in [
+        ("worker.leaving", 1, true),
+        ("queue.filled", 2, true),
+        ("worker.ended", 2, true),
+        ("worker.replied", 2, false),
+        ("end.before_detach", 1, false),
+    ] {
+        let pool = Pool::builder().workers(1).max_tasks_per_worker(2).start().unwrap();
+        pool.apply(arm, (point.to_owned(), nth)).unwrap();
+        let worker = pool.worker_pids()[0];
+        match pool.apply(square, (5,)) {
+            Err(Error::Task(TaskError::WorkerDied { pid, .. })) => assert!(is_lost && pid == worker, "{point}"),
+            outcome => assert!(!is_lost && outcome.as_ref().is_ok_and(|&value| value == 25), "{point}: {outcome:?}"),
+        }
+        common::until(|| !pool.worker_pids().contains(&worker));
+        is_whole(pool, 1);
+    }
+}
+
+#[test]
+fn a_worker_that_is_replaced_for_its_memory_may_die_before_it_is_told() {
+    let _alone = alone();
+    let pool = Pool::builder().workers(1).max_rss_per_worker(1).start().unwrap();
+    // From its first task on it has too much: it asks to be replaced, and dies when that has been done.
+    pool.apply(arm, ("worker.released".to_owned(), 1)).unwrap();
+    let worker = pool.worker_pids()[0];
+    common::until(|| !pool.worker_pids().contains(&worker));
+    is_whole(pool, 1);
+}
+
+// ---- cancelled ------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_worker_may_die_while_it_ends_a_task_that_was_cancelled() {
+    let _alone = alone();
+    for point in ["in the task", "queue.filled", "worker.ended", "worker.replied"] {
+        let pool = Pool::new(1).unwrap();
+        let begun = Event::new().unwrap();
+        let obedient = |begun: Event, point: String| {
+            begun.set();
+            while !is_cancelled() {
+                std::thread::yield_now();
+            }
+            if point == "in the task" {
+                // SAFETY: raise has no preconditions.
+                unsafe { libc::raise(libc::SIGKILL) };
+            }
+            failpoint::arm(&point, 1);
+        };
+        let mut task = pool.apply_async(obedient, (begun.clone(), point.to_owned()));
+        begun.wait().unwrap();
+        let worker = pool.worker_pids()[0];
+        task.cancel();
+        assert!(matches!(task.get(), Err(Error::Task(TaskError::Cancelled { .. }))), "{point}");
+        common::until(|| !pool.worker_pids().contains(&worker));
+        is_whole(pool, 1);
+    }
+}
+
+#[test]
+fn a_condemned_worker_that_ends_its_task_nevertheless_begins_no_other() {
+    let _alone = alone();
+    let pool = Pool::builder().workers(1).grace(Duration::from_millis(5)).start().unwrap();
+    let begun = Event::new().unwrap();
+    let survivor = |begun: Event| {
+        // Goes on until it has been sent SIGTERM, which only the condemned are.
+        let mut signal = 0;
+        // SAFETY: plain data, and a mask of this thread's own.
+        unsafe {
+            let mut term: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut term);
+            libc::sigaddset(&mut term, libc::SIGTERM);
+            libc::sigprocmask(libc::SIG_BLOCK, &term, std::ptr::null_mut());
+            begun.set();
+            libc::sigwait(&term, &mut signal);
+        }
+        signal
+    };
+    let stuck = pool.apply_async(survivor, (begun.clone(),));
+    begun.wait().unwrap();
+    let worker = pool.worker_pids()[0];
+    let mut next: Vec<_> = (0..10).map(|x| pool.apply_async(square, (x,))).collect();
+    stuck.cancel();
+    for (x, next) in next.iter_mut().enumerate() {
+        assert_eq!(next.get().unwrap(), square(x as u64), "another worker ran it");
+    }
+    common::until(|| !pool.worker_pids().contains(&worker));
+    is_whole(pool, 1);
+}
+
+// ---- chunks ---------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_worker_may_die_between_two_elements_of_a_chunk() {
+    for nth in [1, 2, 7] {
+        let _alone = alone();
+        let pool = Pool::builder().workers(1).retries(1).start().unwrap();
+        pool.apply(arm, ("worker.advanced".to_owned(), nth)).unwrap();
+        let worker = pool.worker_pids();
+        let squares = pool.tasks(square, (0..10).map(|x| (x,))).chunk(10).run().unwrap();
+        assert_eq!(squares, (0..10).map(square).collect::<Vec<_>>(), "{nth}");
+        assert_ne!(pool.worker_pids(), worker, "{nth} was not reached");
+        is_whole(pool, 1);
+    }
+}
+
+// ---- the pool's process -----------------------------------------------------------------------------------------------------
+
+/// Has workers that are to be condemned, released, or to share a chunk, and dies at that.
+fn pool_to_be_killed(arguments: &[String]) {
+    let point = arguments[0].as_str();
+    let (never, begun) = (Event::new().unwrap(), Semaphore::new(0).unwrap());
+    let pool = Pool::builder().workers(2).grace(Duration::from_millis(1)).start().unwrap();
+    common::say(&pool.worker_pids().iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+    failpoint::arm(point, 1);
+    let wait = |never: Event, begun: Semaphore, _: u32| {
+        begun.release().unwrap();
+        never.wait().unwrap();
+    };
+    let task = pool.tasks(wait, (0..10).map(|x| (never.clone(), begun.clone(), x))).chunk(10).submit();
+    begun.acquire().unwrap().forget();
+    match point {
+        "pool.condemned" => task.cancel(),
+        "pool.released" => pool.resize(1).unwrap(),
+        _ => {}
+    }
+    pool.join().unwrap_err();
+    never.wait().unwrap();
+}
+
+#[test]
+fn the_pools_process_may_die_while_it_changes_what_a_worker_has() {
+    let _alone = alone();
+    for point in ["pool.condemned", "pool.released", "pool.split"] {
+        let segment = common::named("pool");
+        let mut pool = common::start_with("pool_to_be_killed", &[point], &[("SHMKIT_SESSION", &segment.name)]);
+        let workers = pool.hear();
+        pool.was_killed();
+        let is_gone = |pid: &str| !std::path::Path::new(&format!("/proc/{pid}/exe")).exists();
+        common::until(|| workers.split(' ').all(is_gone));
+        common::until(|| {
+            segment.recover();
+            segment.participants() == [std::process::id()]
+        });
+        segment.verify().unwrap_or_else(|error| panic!("{point}: {error}"));
+        assert!(segment.objects().is_empty(), "{point}: {:?}", segment.objects());
+    }
 }

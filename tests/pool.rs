@@ -161,7 +161,9 @@ fn only_the_chunk_of_the_dead_worker_fails() {
     };
     let outcomes: Vec<_> = pool.imap(fragile, 0..100).chunk(10).map(|outcome| outcome.ok()).collect();
     assert_eq!(outcomes.len(), 100);
-    assert!(outcomes.iter().enumerate().all(|(i, outcome)| outcome.is_none() == (50..60).contains(&i)), "{outcomes:?}");
+    // The other worker may have been given the end of the chunk, if the machine is slow today.
+    let lost: Vec<usize> = (0..100).filter(|&i| outcomes[i].is_none()).collect();
+    assert!(lost[0] == 50 && lost.len() <= 10 && lost.iter().enumerate().all(|(n, &i)| i == 50 + n), "{outcomes:?}");
 }
 
 #[test]
@@ -565,7 +567,9 @@ fn progress_is_told_after_each_chunk() {
     tasks.on_progress(move |done, all| tell.lock().unwrap().send((done, all)).unwrap()).run().unwrap();
     let mut told: Vec<_> = told.try_iter().collect();
     told.sort_unstable();
-    assert_eq!(told, (1..=10).map(|chunk| (chunk * 10, 100)).collect::<Vec<_>>());
+    // On a machine under load a chunk may have been split for an idle worker.
+    assert!((1..=10).all(|chunk| told.contains(&(chunk * 10, 100)) || told.len() > 10), "{told:?}");
+    assert_eq!(told.last(), Some(&(100, 100)));
 }
 
 #[test]
@@ -582,6 +586,64 @@ fn one_slow_item_does_not_delay_the_rest() {
         }
     };
     pool.starmap(wait_for_others, items).unwrap();
+}
+
+/// The first item of a chunk ends when nine tenths of the others have.
+fn wait_for_the_others(done: Semaphore, x: u32, most: u32) -> u32 {
+    if x == 0 {
+        (0..most).for_each(|_| done.acquire().unwrap().forget());
+    } else {
+        done.release().unwrap();
+    }
+    x
+}
+
+#[test]
+fn what_a_slow_chunk_has_not_begun_is_given_to_idle_workers() {
+    let pool = Pool::new(3).unwrap();
+    for len in [2u32, 3, 10, 1000] {
+        let done = Semaphore::new(0).unwrap();
+        let items = (0..len).map(|x| (done.clone(), x, len - 1));
+        // One chunk: its first item would wait for ever for the others.
+        let seen = pool.tasks(wait_for_the_others, items).chunk(1000).run().unwrap();
+        assert_eq!(seen, (0..len).collect::<Vec<_>>());
+    }
+    let done = Semaphore::new(0).unwrap();
+    let wait = |(done, x): (Semaphore, u32)| wait_for_the_others(done, x, 49);
+    let items: Vec<_> = (0..100).map(|x| (done.clone(), x % 50)).collect();
+    let seen: Vec<u32> = pool.imap(wait, items).chunk(50).map(Result::unwrap).collect();
+    assert_eq!(seen, (0..100).map(|x| x % 50).collect::<Vec<_>>(), "in order, although chunks came in parts");
+}
+
+#[test]
+fn a_part_of_a_split_chunk_is_run_again_if_its_worker_dies() {
+    let pool = Pool::builder().workers(2).retries(20).start().unwrap();
+    let (done, die_once) = (Semaphore::new(0).unwrap(), Semaphore::new(3).unwrap());
+    let items = (0..200u32).map(|x| (done.clone(), die_once.clone(), x));
+    let fragile = |done: Semaphore, die_once: Semaphore, x: u32| {
+        if x == 0 {
+            (0..150).for_each(|_| done.acquire().unwrap().forget());
+        } else if x % 50 == 49
+            && let Ok(permit) = die_once.try_acquire()
+        {
+            permit.forget();
+            die();
+        } else {
+            done.release().unwrap();
+        }
+        x
+    };
+    assert_eq!(pool.tasks(fragile, items).chunk(200).run().unwrap(), (0..200).collect::<Vec<_>>());
+    assert_eq!(die_once.value(), 0, "three workers died");
+}
+
+#[test]
+fn chunks_have_a_limit() {
+    let pool = Pool::new(2).unwrap();
+    let all: u64 = pool.tasks(square, (0..70_000u64).map(|x| (x,))).chunk(100_000).run().unwrap().iter().sum();
+    assert_eq!(all, (0..70_000).map(square).sum());
+    let lazily: u64 = pool.imap(square, 0..70_000).chunk(70_000).map(Result::unwrap).sum();
+    assert_eq!(lazily, all);
 }
 
 #[test]

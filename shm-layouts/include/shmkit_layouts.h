@@ -332,6 +332,14 @@
 #define SHMKIT_TASK_GENERATION_SHIFT 32
 #define SHMKIT_TASK_GENERATION_MASK UINT64_C(0xffffffff)
 
+/* Share: What a worker has of a chunk of a pool's tasks. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_SHARE_NEXT_SHIFT 0
+#define SHMKIT_SHARE_NEXT_MASK UINT64_C(0xffff)
+#define SHMKIT_SHARE_END_SHIFT 16
+#define SHMKIT_SHARE_END_MASK UINT64_C(0xffff)
+#define SHMKIT_SHARE_GENERATION_SHIFT 32
+#define SHMKIT_SHARE_GENERATION_MASK UINT64_C(0xffffffff)
+
 /* BarrierState: State of a barrier. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_BARRIER_STATE_PHASE_SHIFT 0
 #define SHMKIT_BARRIER_STATE_PHASE_MASK UINT64_C(0xf)
@@ -1721,7 +1729,11 @@ typedef struct shmkit_pool_body {
     /* 24: 1 once the workers are to end: the pool is closed and everything done. */
     SHMKIT_ATOMIC(uint32_t) stop;
     /* 28: Zero. */
-    uint32_t reserved[9];
+    uint32_t reserved;
+    /* 32: Offset of the shares (`Share`), one for each task word. */
+    uint64_t shares_offset;
+    /* 40: Zero. */
+    uint64_t reserved_2[3];
 } shmkit_pool_body;
 SHMKIT_ASSERT(sizeof(shmkit_pool_body) == 64, "size of shmkit_pool_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_body) == 64, "alignment of shmkit_pool_body");
@@ -1736,7 +1748,11 @@ SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->workers_offset) == 8, "size of wor
 SHMKIT_ASSERT(offsetof(shmkit_pool_body, stop) == 24, "offset of stop of shmkit_pool_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->stop) == 4, "size of stop of shmkit_pool_body");
 SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved) == 28, "offset of reserved of shmkit_pool_body");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved) == 36, "size of reserved of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved) == 4, "size of reserved of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, shares_offset) == 32, "offset of shares_offset of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->shares_offset) == 8, "size of shares_offset of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved_2) == 40, "offset of reserved_2 of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved_2) == 24, "size of reserved_2 of shmkit_pool_body");
 
 /* One worker. Written by that worker, and cleared by the pool before it is started. */
 typedef struct shmkit_pool_worker {

@@ -60,6 +60,16 @@ pub const WORDS: &[Word] = &[
         ],
     },
     Word {
+        name: "Share",
+        doc: "What a worker has of a chunk of a pool's tasks.",
+        bits: 64,
+        fields: &[
+            field("next", 0, 16, "The first element that is not begun."),
+            field("end", 16, 16, "Elements that are this worker's."),
+            field("generation", 32, 32, "The generation of the task's word."),
+        ],
+    },
+    Word {
         name: "BarrierState",
         doc: "State of a barrier.",
         bits: 64,
@@ -217,7 +227,7 @@ mod tests {
     use super::*;
     use crate::words::{
         Anchor, Arrival, BarrierState, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER,
-        MUTEX_RECOVER, NodeInfo, Piece, Slot, Small, Task, Token, Unit, Waiter,
+        MUTEX_RECOVER, NodeInfo, Piece, Share, Slot, Small, Task, Token, Unit, Waiter,
     };
 
     fn mask(word: &str, field: &str) -> u64 {
@@ -257,6 +267,11 @@ mod tests {
         assert_eq!(Task { state: ONES, ..task }.pack(), mask("Task", "state"));
         assert_eq!(Task { owner: ONES, ..task }.pack(), mask("Task", "owner"));
         assert_eq!(Task { generation: ONES, ..task }.pack(), mask("Task", "generation"));
+
+        let share = Share::unpack(0);
+        assert_eq!(Share { next: ONES, ..share }.pack(), mask("Share", "next"));
+        assert_eq!(Share { end: ONES, ..share }.pack(), mask("Share", "end"));
+        assert_eq!(Share { generation: ONES, ..share }.pack(), mask("Share", "generation"));
 
         let state = BarrierState::unpack(0);
         assert_eq!(BarrierState { phase: ONES, ..state }.pack(), mask("BarrierState", "phase"));

@@ -423,7 +423,11 @@ layout! {
         /// 1 once the workers are to end: the pool is closed and everything done.
         24 => stop: AtomicU32,
         /// Zero.
-        28 => reserved: [u32; 9],
+        28 => reserved: u32,
+        /// Offset of the shares ([`crate::words::Share`]), one for each task word.
+        32 => shares_offset: u64,
+        /// Zero.
+        40 => reserved_2: [u64; 3],
     }
 
     /// One worker. Written by that worker, and cleared by the pool before it is started.

@@ -150,6 +150,29 @@ impl Task {
     }
 }
 
+/// What a worker has of a chunk: `generation:32 | end:16 | next:16`. The worker takes the elements from `next` on, one by one; the
+/// pool may take those before `end` away from it, from the back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The first element of the chunk that is not begun.
+    pub next: u32,
+    /// Elements of the chunk that are this worker's.
+    pub end: u32,
+    /// The generation of the task's word.
+    pub generation: u32,
+}
+
+impl Share {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Share {
+        Share { next: (word & 0xFFFF) as u32, end: ((word >> 16) & 0xFFFF) as u32, generation: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.generation as u64) << 32 | ((self.end & 0xFFFF) as u64) << 16 | (self.next & 0xFFFF) as u64
+    }
+}
+
 /// State of a barrier: `round:32 | unused:16 | own:12 | phase:4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BarrierState {

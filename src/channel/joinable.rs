@@ -34,7 +34,7 @@ use super::ring::Claimed;
 use crate::error::{ChannelError, Holder, Result, SegmentError, SyncError};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
-use crate::segment::{At, Segment, atomic, locked, session};
+use crate::segment::{At, Segment, atomic, locked_unforked, session};
 use serde::de::DeserializeOwned;
 use shmkit_layouts::kinds::KIND_JOINABLE_QUEUE;
 use shmkit_layouts::words::Token;
@@ -102,7 +102,7 @@ impl Tasks {
     fn of(object: &Object) -> Arc<Tasks> {
         let id = object.reference.id;
         let identity = (object.attachment().geometry.id, id.index, id.generation);
-        let mut all = locked(&TASKS);
+        let mut all = locked_unforked(&TASKS);
         all.retain(|(_, tasks)| tasks.strong_count() > 0);
         if let Some(tasks) = all.iter().find(|(other, _)| *other == identity).and_then(|(_, tasks)| tasks.upgrade()) {
             return tasks;
@@ -174,7 +174,7 @@ impl<T> JoinableQueue<T> {
     pub fn task_done(&self) -> Result<()> {
         let token = self.port.attachment().token()?;
         loop {
-            let Some((owner, task)) = locked(&self.tasks.0).pop_front() else {
+            let Some((owner, task)) = locked_unforked(&self.tasks.0).pop_front() else {
                 return Err(ChannelError::TooManyDone.into());
             };
             // What is left of a parent this process was forked from is still the parent's.
@@ -238,7 +238,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// Got, and not done before `task_done`.
     fn receive(&self, claimed: Claimed) -> Result<T> {
         let (value, task) = self.port.receive_task(claimed)?;
-        locked(&self.tasks.0).push_back((self.port.attachment().token()?, task));
+        locked_unforked(&self.tasks.0).push_back((self.port.attachment().token()?, task));
         Ok(value)
     }
 

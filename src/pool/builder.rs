@@ -137,7 +137,7 @@ impl PoolBuilder {
         let (workers, max_workers) = (workers as u32, max_workers as u32);
         let plan = Plan { workers, max_workers, retries, limit, max_rss, max_age, grace, initializer, _kept: kept };
         let (shared, manager) = Shared::start(plan)?;
-        Ok(Pool { shared, manager: Some(manager) })
+        Ok(Pool { shared, manager })
     }
 }
 

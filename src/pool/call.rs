@@ -122,7 +122,8 @@ where
     }
 
     /// So many items in each chunk: what a worker takes at once. Unless told otherwise a chunk is an eighth of what is left for
-    /// each worker, so that they become smaller towards the end, and one that turns out slow does not delay the rest.
+    /// each worker, so that they become smaller towards the end. A chunk may have 65,535 items; what a worker has not begun of one is
+    /// given to those that have nothing to do.
     pub fn chunk(mut self, items: usize) -> Self {
         self.chunk = Some(items.max(1));
         self
@@ -170,7 +171,7 @@ where
             promise.fulfil(Ok(Vec::new()));
             return AsyncResult::of(promise, None);
         }
-        let chunks = chunk.map_or_else(|| Chunks::guided(items.len(), pool.workers()), Chunks::Of);
+        let chunks = chunk.map_or_else(|| Chunks::guided(items.len(), pool.workers()), Chunks::of);
         let sink = Gather::new(Arc::clone(&promise), items.len(), progress);
         let call = pool.submit::<F, A, _>(Batch::new(items, chunks, sink), options, listener);
         AsyncResult::of(promise, Some((Arc::clone(&pool.shared), call)))

@@ -23,15 +23,38 @@ struct Mailbox<R> {
     count: AtomicUsize,
 }
 
-/// A chunk's way to the mailbox.
+/// A chunk's way to the mailbox: it may come in parts, if it was split.
 struct Letter<R> {
     number: usize,
+    parts: Mutex<Parts<R>>,
     mailbox: Arc<Mailbox<R>>,
 }
 
+/// The outcomes that are there, and how many are missing.
+struct Parts<R> {
+    outcomes: Vec<Option<Result<R, TaskError>>>,
+    missing: usize,
+}
+
+impl<R> Letter<R> {
+    fn new(number: usize, elements: usize, mailbox: Arc<Mailbox<R>>) -> Letter<R> {
+        let outcomes = (0..elements).map(|_| None).collect();
+        Letter { number, parts: Mutex::new(Parts { outcomes, missing: elements }), mailbox }
+    }
+}
+
 impl<R: Argument> Sink<R> for Letter<R> {
-    fn take(&self, _: usize, outcomes: Outcomes<'_, R>) {
-        let outcomes = outcomes.collect();
+    fn take(&self, first: usize, outcomes: Outcomes<'_, R>) {
+        let mut parts = locked(&self.parts);
+        for (index, outcome) in (first..).zip(outcomes) {
+            parts.outcomes[index] = Some(outcome);
+            parts.missing -= 1;
+        }
+        if parts.missing > 0 {
+            return;
+        }
+        let outcomes = std::mem::take(&mut parts.outcomes).into_iter().flatten().collect();
+        drop(parts);
         locked(&self.mailbox.done).push_back((self.number, outcomes));
         // Release pairs with the acquire of who waits.
         self.mailbox.count.fetch_add(1, Ordering::Release);
@@ -93,7 +116,8 @@ where
         }
     }
 
-    /// Items that a worker takes at once: 1 unless told otherwise.
+    /// Items that a worker takes at once: 1 unless told otherwise. What it has not begun of them is given to workers that have
+    /// nothing to do.
     pub fn chunk(mut self, items: usize) -> Self {
         self.chunk = items.max(1);
         self
@@ -133,9 +157,9 @@ where
             if chunk.is_empty() {
                 return;
             }
-            let letter = Letter { number: self.sent, mailbox: Arc::clone(&self.mailbox) };
+            let letter = Letter::new(self.sent, chunk.len(), Arc::clone(&self.mailbox));
             self.sent += 1;
-            let chunks = Chunks::Of(chunk.len());
+            let chunks = Chunks::of(chunk.len());
             self.pool.submit::<F, (T,), _>(Batch::new(chunk, chunks, letter), self.options, Listener::Pool);
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 //! It is told of a death by the thread that reaps children. With nothing under way it sleeps and wakes for nothing.
 
+use super::ending::{self, Manager};
 use super::shared::{Shared, kill_all};
 use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, complete};
 use super::table::{Size, Table};
@@ -21,8 +22,7 @@ use crate::segment::{locked, session};
 use crate::sys::proc::monotonic;
 use std::any::Any;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Workers that die before they are ready, one after the other, after which the pool gives up.
@@ -65,9 +65,16 @@ pub(super) struct Row {
     released: bool,
 }
 
+impl Row {
+    /// Whether it has a worker that stays.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.process.is_some() && !self.leaving
+    }
+}
+
 impl Shared {
     /// Starts the workers and the manager.
-    pub(super) fn start(plan: Plan) -> Result<(Arc<Shared>, JoinHandle<()>)> {
+    pub(super) fn start(plan: Plan) -> Result<(Arc<Shared>, Manager)> {
         let session = session()?;
         let table = Table::new(&session, Size { tasks: WINDOW, workers: plan.rows() })?;
         let state = State::new(plan.rows(), plan.workers);
@@ -81,7 +88,11 @@ impl Shared {
         }
         let manager = Arc::clone(&shared);
         match std::thread::Builder::new().name("shmkit-pool".to_owned()).spawn(move || shielded(|| manager.manage())) {
-            Ok(manager) => Ok((shared, manager)),
+            Ok(manager) => {
+                let manager = Arc::new(Mutex::new(Some(manager)));
+                ending::register(&shared, &manager);
+                Ok((shared, manager))
+            }
             Err(error) => {
                 shared.terminate();
                 Err(error.into())
@@ -94,6 +105,13 @@ impl Shared {
         loop {
             // SeqCst: what was reported before is seen after.
             let poked = self.poked.swap(false, Ordering::SeqCst);
+            if self.abandoned.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.interrupted.swap(false, Ordering::SeqCst) {
+                self.close();
+                self.cancel(None);
+            }
             if poked || next_look.is_some_and(|next| Instant::now() >= next) {
                 next_look = self.look_at_times();
                 if self.balance().is_err() {
@@ -151,7 +169,10 @@ impl Shared {
         self.give_up(&mut self.state(), why, &mut ended);
         complete(ended);
         // The deaths of the workers are all there is to wait for.
-        while !self.has_deaths.load(Ordering::SeqCst) && self.state().alive > 0 {
+        while !self.has_deaths.load(Ordering::SeqCst)
+            && !self.abandoned.load(Ordering::SeqCst)
+            && self.state().alive > 0
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.bury();
@@ -262,6 +283,7 @@ impl Shared {
                 for (index, row) in state.rows.iter_mut().enumerate().filter(|(_, row)| row.leaving) {
                     row.released = true;
                     self.table.release(index as u32);
+                    failpoint!("pool.released");
                 }
                 drop(state);
                 self.tasks.wake();
@@ -366,6 +388,7 @@ impl Shared {
             if is_held && now >= ladder.next {
                 // Nothing but this task dies with its worker: once condemned, it begins no other.
                 let Some(slot) = self.table.condemn(ladder.word, ladder.generation) else { return false };
+                failpoint!("pool.condemned");
                 self.signal(&state, slot, ladder.terminated);
                 if ladder.terminated {
                     return false;

@@ -18,11 +18,12 @@
 //! | after the claim, before it gave the message back | RUNNING by a dead one; the message again | recovery makes it LOST; the message is passed over | the task fails, or is sent again |
 //! | while it runs the task | RUNNING by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | because its task was cancelled and did not end | CONDEMNED by a dead one; the task was told of before | recovery makes it LOST | nothing else |
+//! | between two elements of a chunk | a share that says where it was | nobody needs to: only the pool and this worker read it | its chunk as it is now; what was given to others is theirs |
 //! | after the task ended, before it sent the reply | ENDED by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | after it sent the reply | the reply | nobody needs to | nothing |
 //! | before it is ready, again and again | – | the pool gives up after three: `BrokenPool` with what the last one said | all tasks |
-//! | while another one is to take its place | it is dead | the pool counts anew | as above |
-//! | **the pool's process** | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
+//! | while another one is to take its place, or none is | it is dead | the pool counts anew | as above |
+//! | **the pool's process**, wherever | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
 //!
 //! # The end of the pool's process
 //! `std::process::exit`, a return from `main` and a panic that ends the program terminate the workers, as they do all daemons. A
@@ -32,12 +33,14 @@
 
 mod builder;
 mod call;
+mod ending;
 mod gather;
 mod imap;
 mod manager;
 mod parallel;
 mod promise;
 mod shared;
+mod sharing;
 mod state;
 mod table;
 mod task;
@@ -58,7 +61,6 @@ use crate::segment::locked;
 use shared::Shared;
 use state::{Listener, Options};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use task::place;
 use work::{Batch, Sink, Typed, Work};
@@ -90,7 +92,7 @@ use work::{Batch, Sink, Typed, Work};
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
-    manager: Option<JoinHandle<()>>,
+    manager: ending::Manager,
 }
 
 impl Pool {
@@ -303,12 +305,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.terminate();
         // Killed processes end; but nobody should hang on one that the kernel cannot end.
-        let ended = self.shared.join(Some(Duration::from_secs(5)));
-        // A callback may drop the pool: the manager does not wait for itself.
-        if let Some(manager) = self.manager.take().filter(|manager| manager.thread().id() != thread::current().id())
-            && ended
-        {
-            let _ = manager.join();
+        if self.shared.join(Some(Duration::from_secs(5))) {
+            ending::join(&self.manager);
             // Nor is the last death still being told: the queues and the table end here, not a little later in another thread.
             drop(locked(&self.shared.telling));
         }

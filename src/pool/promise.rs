@@ -120,7 +120,7 @@ impl<R> AsyncResult<R> {
     /// once; other tasks are not affected.
     pub fn cancel(&self) {
         if let Some((shared, call)) = &self.call {
-            shared.cancel(*call);
+            shared.cancel(Some(*call));
         }
     }
 

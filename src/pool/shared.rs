@@ -9,6 +9,7 @@
 //! that a call costs no detour through another thread. Who stops reading while tasks are under way wakes the pool's own.
 
 use super::manager::Plan;
+use super::sharing::FIRST_LOOK;
 use super::state::*;
 use super::table::{Cancelled, Table};
 use super::task::{Header, NO_TASK, Ticket};
@@ -44,6 +45,10 @@ pub(super) struct Shared {
     pub telling: Arc<Mutex<()>>,
     /// The manager is to look at everything.
     pub poked: AtomicBool,
+    /// The process was asked to end: the manager cancels everything.
+    pub interrupted: AtomicBool,
+    /// The process ends: the manager ends at once, and completes nothing.
+    pub abandoned: AtomicBool,
 }
 
 impl Shared {
@@ -63,6 +68,8 @@ impl Shared {
             telling: Arc::default(),
             // The first look finds out when the next one is due.
             poked: AtomicBool::new(true),
+            interrupted: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -120,7 +127,8 @@ impl Shared {
             drop(state);
             for chunk in 0..chunks {
                 let id = first_id + u64::from(chunk);
-                Job { call, work: Arc::clone(&work), chunk, id, options, entry }.complete(Err(error.clone()));
+                let elements = work.elements(chunk);
+                Job { call, work: Arc::clone(&work), chunk, elements, id, options, entry }.complete(Err(error.clone()));
             }
             return call;
         }
@@ -236,11 +244,11 @@ impl Shared {
         state.free.push(word);
     }
 
-    /// Cancels what has not ended of a call.
-    pub(super) fn cancel(&self, call: u64) {
+    /// Cancels what has not ended of a call, or of all.
+    pub(super) fn cancel(&self, call: Option<u64>) {
         let mut state = self.state();
         let mut ended: Ended = state
-            .unqueue(Some(call))
+            .unqueue(call)
             .into_iter()
             .map(|job| {
                 let task = job.id;
@@ -249,7 +257,7 @@ impl Shared {
             .collect();
         for word in 0..WINDOW {
             let Use::Task(generation, job) = &state.uses[word as usize] else { continue };
-            if job.call == call {
+            if call.is_none_or(|call| job.call == call) {
                 let (generation, task) = (*generation, job.id);
                 ended.extend(
                     self.withdraw(&mut state, word, generation).map(|job| (job, TaskError::Cancelled { task })),
@@ -286,19 +294,24 @@ impl Shared {
             state.free.push(word);
         }
         state.timed = 0;
+        state.several = 0;
         state.ladders.clear();
         ended.extend(state.unqueue(None).into_iter().map(|job| (job, error())));
     }
 
     // ---- replies -----------------------------------------------------------------------------------------------------
 
-    /// Reads the replies that are there, waiting for the first one as long as told, and completes their tasks. Only who has the
+    /// Reads the replies that are there, waiting for the first one as long as told or less, and completes their tasks. Only who has the
     /// reader's role may do so.
     pub(super) fn read(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) -> Result<usize> {
-        let read = self.replies.read_many(BATCH, timeout, is_over, |bytes| self.reply(bytes))?;
+        let left = self.until_look(timeout);
+        let read = self.replies.read_many(BATCH, left, is_over, |bytes| self.reply(bytes))?;
         if read > 0 {
-            self.dispatch(self.state());
+            let mut state = self.state();
+            state.next_look = FIRST_LOOK;
+            self.dispatch(state);
         }
+        self.share_out();
         Ok(read)
     }
 

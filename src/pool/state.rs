@@ -1,6 +1,7 @@
 //! What the pool keeps of its tasks, under one lock: which words are in use for which, and what waits for one.
 
 use super::manager::Row;
+use super::sharing::FIRST_LOOK;
 use super::table::Table;
 use super::work::Work;
 use crate::error::{Result, TaskError};
@@ -40,6 +41,8 @@ pub(super) struct Job {
     pub call: u64,
     pub work: Arc<dyn Work>,
     pub chunk: u32,
+    /// How many elements the chunk has.
+    pub elements: usize,
     pub id: u64,
     pub options: Options,
     pub entry: Place,
@@ -54,7 +57,7 @@ impl Job {
     /// How long it may run; 0 for as long as it wants.
     pub(super) fn limit(&self) -> u64 {
         self.options.limit.map_or(0, |limit| {
-            let all = limit.as_nanos().saturating_mul(self.work.elements(self.chunk) as u128);
+            let all = limit.as_nanos().saturating_mul(self.elements as u128);
             u64::try_from(all).unwrap_or(u64::MAX).max(1)
         })
     }
@@ -119,6 +122,12 @@ pub(super) struct State {
     pub failed_starts: u32,
     /// Tasks with a time limit that are under way.
     pub timed: usize,
+    /// Chunks of several elements that are under way.
+    pub several: usize,
+    /// When idle workers were last looked for.
+    pub shared_out: Option<Instant>,
+    /// How long after that they are looked for again.
+    pub next_look: Duration,
     pub ladders: Vec<Ladder>,
     /// Workers that leave wait for others to be ready.
     pub expecting: bool,
@@ -152,6 +161,9 @@ impl State {
             finished: false,
             failed_starts: 0,
             timed: 0,
+            several: 0,
+            shared_out: None,
+            next_look: FIRST_LOOK,
             ladders: Vec::new(),
             expecting: false,
             next_task: 0,
@@ -159,9 +171,14 @@ impl State {
         }
     }
 
+    /// Number of words in use.
+    pub(super) fn under_way(&self) -> usize {
+        WINDOW as usize - self.free.len()
+    }
+
     /// Whether replies are to come, or tasks to be sent.
     pub(super) fn is_busy(&self) -> bool {
-        self.free.len() < WINDOW as usize || !self.backlog.is_empty()
+        self.under_way() > 0 || !self.backlog.is_empty()
     }
 
     /// The next tasks to be sent, with their words and generations; each is under way from now on.
@@ -173,13 +190,18 @@ impl State {
             let generation = table.queue(word);
             let (call, work, options, entry) =
                 (waiting.call, Arc::clone(&waiting.work), waiting.options, waiting.entry);
-            let (chunk, id) = (waiting.next, waiting.first_id + u64::from(waiting.next));
+            let (chunk, id) = (waiting.next, waiting.first_id.wrapping_add(u64::from(waiting.next)));
             waiting.next += 1;
             if waiting.next == waiting.end {
                 self.backlog.pop_front();
             }
+            let elements = work.elements(chunk);
+            if elements > 1 {
+                table.share_all(word, generation, elements as u32);
+            }
             self.timed += usize::from(options.limit.is_some());
-            self.uses[word as usize] = Use::Task(generation, Job { call, work, chunk, id, options, entry });
+            self.several += usize::from(elements > 1);
+            self.uses[word as usize] = Use::Task(generation, Job { call, work, chunk, elements, id, options, entry });
             batch.push((word, generation));
         }
     }
@@ -190,6 +212,7 @@ impl State {
         match std::mem::replace(place, Use::Winding(generation)) {
             Use::Task(found, job) if found == generation => {
                 self.timed -= usize::from(job.options.limit.is_some());
+                self.several -= usize::from(job.elements > 1);
                 Some(job)
             }
             other => {
@@ -201,8 +224,8 @@ impl State {
 
     /// Sends a task again, before all others.
     pub(super) fn again(&mut self, job: Job) {
-        let Job { call, work, chunk, id, options, entry } = job;
-        let (next, end, first_id) = (chunk, chunk + 1, id - u64::from(chunk));
+        let Job { call, work, chunk, id, options, entry, .. } = job;
+        let (next, end, first_id) = (chunk, chunk + 1, id.wrapping_sub(u64::from(chunk)));
         self.backlog.push_front(Waiting { call, work, next, end, first_id, options, entry });
     }
 
@@ -217,7 +240,8 @@ impl State {
                     call,
                     work: Arc::clone(&waiting.work),
                     chunk,
-                    id: first_id + u64::from(chunk),
+                    elements: waiting.work.elements(chunk),
+                    id: first_id.wrapping_add(u64::from(chunk)),
                     options,
                     entry,
                 }));

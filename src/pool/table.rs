@@ -7,6 +7,8 @@
 //! cancel   QUEUED → CANCELLED by nobody (pool) → ENDED by me (worker: passed over) → FREE
 //!          RUNNING by w → CANCELLED by w (pool: please end) → ENDED by w, if it does; else
 //!                         CONDEMNED by w (pool), and only then w is sent a signal: w begins no other task
+//! share    generation:32 | end:16 | next:16, one for each word: (g, n, 0) → next+1 (worker, before each element of a chunk of several)
+//!          → end-k (pool: k elements that are not begun are another chunk's from now on)
 //! death    RUNNING, CANCELLED, CONDEMNED or ENDED by a dead one → LOST (recovery) → FREE (pool: failed, or sent again)
 //! ```
 //! A message in the queue of tasks names its word and generation. It may be delivered again, when a worker dies between
@@ -67,6 +69,7 @@ pub(super) struct Table {
     object: Object,
     body: *const PoolBody,
     tasks: *const AtomicU64,
+    shares: *const AtomicU64,
     workers: *const PoolWorker,
     /// Task words.
     pub(super) len: u32,
@@ -120,7 +123,7 @@ impl Shared for Table {
         KIND_POOL
     }
     fn size(size: &Size) -> Result<u64> {
-        Ok(BODY + u64::from(size.workers) * 64 + u64::from(size.tasks) * 8)
+        Ok(BODY + u64::from(size.workers) * 64 + u64::from(size.tasks) * 16)
     }
     fn build(size: &Size, start: *mut u8, _: BodyId) -> Result<()> {
         let body = start.cast::<PoolBody>();
@@ -130,6 +133,7 @@ impl Shared for Table {
             (&raw mut (*body).workers).write(size.workers);
             (&raw mut (*body).workers_offset).write(BODY);
             (&raw mut (*body).tasks_offset).write(BODY + u64::from(size.workers) * 64);
+            (&raw mut (*body).shares_offset).write(BODY + u64::from(size.workers) * 64 + u64::from(size.tasks) * 8);
         }
         Ok(())
     }
@@ -140,8 +144,9 @@ impl Shared for Table {
             return Err(corrupt("pool's tasks", object.offset(), u64::from(len)));
         }
         let tasks = object.part(fetch!(body, tasks_offset), u64::from(len))?;
+        let shares = object.part(fetch!(body, shares_offset), u64::from(len))?;
         let workers = object.part(fetch!(body, workers_offset), u64::from(rows))?;
-        Ok(Table { object, body, tasks, workers, len, rows })
+        Ok(Table { object, body, tasks, shares, workers, len, rows })
     }
     fn object(&self) -> &Object {
         &self.object
@@ -153,6 +158,8 @@ handle_as_value!(Table);
 impl Table {
     /// The most tasks that can be under way.
     pub(super) const MOST_TASKS: u32 = 1 << 16;
+    /// The most elements that a chunk can have.
+    pub(super) const MOST_ELEMENTS: usize = 0xFFFF;
 
     pub(super) fn new(segment: &Segment, size: Size) -> Result<Table> {
         create(segment, None, &size, false)
@@ -165,6 +172,11 @@ impl Table {
     fn word(&self, index: u32) -> Option<&AtomicU64> {
         // SAFETY: `attach` checked that `len` words are there.
         (index < self.len).then(|| unsafe { &*self.tasks.add(index as usize) })
+    }
+
+    fn share(&self, index: u32) -> Option<&AtomicU64> {
+        // SAFETY: `attach` checked that `len` words are there.
+        (index < self.len).then(|| unsafe { &*self.shares.add(index as usize) })
     }
 
     fn row(&self, worker: u32) -> Option<*const PoolWorker> {
@@ -180,6 +192,45 @@ impl Table {
         // Release: the message that names it is put afterwards.
         word.store(Task { state: TASK_QUEUED, owner: 0, generation }.pack(), Ordering::Release);
         generation
+    }
+
+    /// Says how many elements the chunk has whose word was just queued; needed only if there are several.
+    pub(super) fn share_all(&self, index: u32, generation: u32, elements: u32) {
+        if let Some(share) = self.share(index) {
+            // Relaxed: the message that names the word is put afterwards.
+            share.store(Share { next: 0, end: elements, generation }.pack(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many elements of a chunk are not begun.
+    pub(super) fn left(&self, index: u32, generation: u32) -> u32 {
+        // Relaxed: a hint; `split` looks again.
+        let share = self.share(index).map(|share| Share::unpack(share.load(Ordering::Relaxed)));
+        share.filter(|share| share.generation == generation).map_or(0, |share| share.end.saturating_sub(share.next))
+    }
+
+    /// Takes half of the elements that are not begun, and one more if their number is odd, from the end of a chunk; gives how many
+    /// the chunk has left, at least one.
+    pub(super) fn split(&self, index: u32, generation: u32) -> Option<u32> {
+        let share = self.share(index)?;
+        let mut seen = share.load(Ordering::Relaxed);
+        loop {
+            let found = Share::unpack(seen);
+            if found.generation != generation {
+                return None;
+            }
+            let given = found.end.saturating_sub(found.next).div_ceil(2).min(found.end.saturating_sub(1));
+            let kept = found.end - given;
+            if kept == found.end {
+                return None;
+            }
+            // Relaxed: whoever changes the word second finds what the first one did; nothing else is read on its account.
+            let split = Share { end: kept, ..found };
+            match share.compare_exchange_weak(seen, split.pack(), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(kept),
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// Frees a word whose result, or loss, has been seen.
@@ -368,6 +419,24 @@ impl Table {
     pub(super) fn finish(&self, worker: u32) {
         if let Some(row) = self.row(worker) {
             atomic!(row, current).store(0, Ordering::Release);
+        }
+    }
+
+    /// Takes the next element of the chunk that this worker runs; false if the rest has been given to others.
+    pub(super) fn advance(&self, index: u32, generation: u32) -> bool {
+        let Some(share) = self.share(index) else { return false };
+        let mut seen = share.load(Ordering::Relaxed);
+        loop {
+            let found = Share::unpack(seen);
+            if found.generation != generation || found.next >= found.end {
+                return false;
+            }
+            // Relaxed: as in `split`.
+            let taken = Share { next: found.next + 1, ..found };
+            match share.compare_exchange_weak(seen, taken.pack(), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Header {
 /// What a worker has to say of a chunk. [`Outcomes`] reads it piece by piece.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply<R> {
-    /// For each element the value, or what the panic said.
+    /// For each element that was not given to others the value, or what the panic said.
     Done(Vec<Result<R, String>>),
     /// The arguments or the function could not be read.
     Unreadable(String),
@@ -118,6 +118,11 @@ impl Responder {
         CURRENT.store(current, Ordering::Relaxed);
     }
 
+    /// Takes the next element of the chunk; false if the rest has been given to others.
+    fn advance(&self) -> bool {
+        self.table.advance(self.ticket.word, self.ticket.generation)
+    }
+
     /// Sends the reply; false if this worker was condemned and must end.
     pub(super) fn send<R: Serialize>(&self, reply: &Reply<R>) -> bool {
         let mut outbox = Outbox::default();
@@ -160,6 +165,10 @@ where
     Ok(Box::new(move |responder| {
         let (len, mut outcomes) = (chunk.len(), Vec::with_capacity(chunk.len()));
         for arguments in chunk {
+            if len > 1 && !responder.advance() {
+                break;
+            }
+            failpoint!("worker.advanced");
             // SAFETY: a type without bytes has no invalid ones, a value of it existed in the pool's process, which gave it away
             // for this, and it is `Copy`, so there may be several.
             let target = unsafe { NonNull::<F>::dangling().read() };

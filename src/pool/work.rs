@@ -1,11 +1,14 @@
 //! What is asked of the pool: a call, or a batch of calls in chunks, and where its outcomes go.
 
 use super::Argument;
+use super::table::Table;
 use super::task::{Header, Outcomes};
 use crate::channel::{Outbox, Queue};
 use crate::error::{Result, TaskError};
 use crate::segment::locked;
 use serde::ser::{Serialize, SerializeSeq, Serializer};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// A batch of tasks, as the pool sees it: each task is a chunk, known by its number.
@@ -18,6 +21,9 @@ pub(super) trait Work: std::marker::Send + Sync {
 
     /// How many elements a chunk has.
     fn elements(&self, chunk: u32) -> usize;
+
+    /// Leaves a chunk its first `kept` elements. The others are a new chunk, whose number is given; `None` if there are none.
+    fn split(&self, chunk: u32, kept: usize) -> Option<u32>;
 }
 
 /// Where the outcomes of chunks go.
@@ -29,7 +35,7 @@ pub(super) trait Sink<R>: std::marker::Send + Sync {
 /// How a batch is cut into chunks.
 #[derive(Debug)]
 pub(super) enum Chunks {
-    /// Of so many elements each, but for the last one.
+    /// Of so many elements each, but for the last one; at most [`Table::MOST_ELEMENTS`].
     Of(usize),
     /// At these ends.
     At(Vec<usize>),
@@ -45,21 +51,26 @@ impl Chunks {
     pub(super) fn guided(elements: usize, workers: usize) -> Chunks {
         let (mut ends, mut end) = (Vec::new(), 0);
         while end < elements {
-            end += (elements - end).div_ceil(SHARES * workers);
+            end += (elements - end).div_ceil(SHARES * workers).min(Table::MOST_ELEMENTS);
             ends.push(end);
         }
         Chunks::At(ends)
     }
 
+    /// Chunks of so many elements each, but for the last one.
+    pub(super) fn of(elements: usize) -> Chunks {
+        Chunks::Of(elements.clamp(1, Table::MOST_ELEMENTS))
+    }
+
     /// Number of chunks.
-    pub(super) fn len(&self, elements: usize) -> usize {
+    fn len(&self, elements: usize) -> usize {
         match self {
             Chunks::Of(each) => elements.div_ceil(*each),
             Chunks::At(ends) => ends.len(),
         }
     }
 
-    fn range(&self, chunk: u32, elements: usize) -> std::ops::Range<usize> {
+    fn range(&self, chunk: u32, elements: usize) -> Range<usize> {
         let chunk = chunk as usize;
         match self {
             Chunks::Of(each) => chunk * each..((chunk + 1) * each).min(elements),
@@ -70,17 +81,34 @@ impl Chunks {
 
 /// A batch of calls with arguments `A`.
 pub(super) struct Batch<A, S> {
-    /// Each is dropped when its outcome is there.
-    items: Mutex<Vec<Option<A>>>,
+    items: Mutex<Items<A>>,
     elements: usize,
     chunks: Chunks,
     pub(super) sink: S,
 }
 
+/// The arguments of a batch, and which chunk has which of them.
+struct Items<A> {
+    /// Each is dropped when its outcome is there.
+    arguments: Vec<Option<A>>,
+    /// Chunks that were split, or came to be so.
+    splits: HashMap<u32, Range<usize>>,
+    /// The number of the next chunk that comes to be.
+    next: u32,
+}
+
 impl<A, S> Batch<A, S> {
     pub(super) fn new(items: Vec<Option<A>>, chunks: Chunks, sink: S) -> Batch<A, S> {
         let elements = items.len();
+        let next = chunks.len(elements) as u32;
+        let items = Items { arguments: items, splits: HashMap::new(), next };
         Batch { items: Mutex::new(items), elements, chunks, sink }
+    }
+
+    /// The elements of a chunk.
+    fn range(&self, items: &Items<A>, chunk: u32) -> Range<usize> {
+        let split = if items.splits.is_empty() { None } else { items.splits.get(&chunk) };
+        split.cloned().unwrap_or_else(|| self.chunks.range(chunk, self.elements))
     }
 
     /// Number of chunks.
@@ -110,22 +138,33 @@ impl<A: Serialize> Serialize for Arguments<'_, A> {
 impl<A: Argument, R: Argument, S: Sink<R>> Work for Typed<A, R, S> {
     fn write(&self, chunk: u32, header: &Header, tasks: &Queue<()>, outbox: &mut Outbox) -> Result<()> {
         let items = locked(&self.0.items);
-        tasks.write(outbox, &(header, Arguments(&items[self.0.chunks.range(chunk, self.0.elements)])))
+        tasks.write(outbox, &(header, Arguments(&items.arguments[self.0.range(&items, chunk)])))
     }
 
     fn complete(&self, chunk: u32, reply: Result<&[u8], TaskError>, task: u64) {
-        let range = self.0.chunks.range(chunk, self.0.elements);
+        let range = self.0.range(&locked(&self.0.items), chunk);
         self.0.sink.take(range.start, Outcomes::new(reply, range.len(), task));
         if range.len() == 1 {
-            let done = locked(&self.0.items)[range.start].take();
+            let done = locked(&self.0.items).arguments[range.start].take();
             drop(done);
         } else {
-            let done: Vec<_> = locked(&self.0.items)[range].iter_mut().map(Option::take).collect();
+            let done: Vec<_> = locked(&self.0.items).arguments[range].iter_mut().map(Option::take).collect();
             drop(done);
         }
     }
 
     fn elements(&self, chunk: u32) -> usize {
-        self.0.chunks.range(chunk, self.0.elements).len()
+        self.0.range(&locked(&self.0.items), chunk).len()
+    }
+
+    fn split(&self, chunk: u32, kept: usize) -> Option<u32> {
+        let mut items = locked(&self.0.items);
+        let range = self.0.range(&items, chunk);
+        let middle = range.start.checked_add(kept).filter(|middle| range.contains(middle))?;
+        let new = items.next;
+        items.next = new.checked_add(1)?;
+        items.splits.insert(chunk, range.start..middle);
+        items.splits.insert(new, middle..range.end);
+        Some(new)
     }
 }

@@ -114,12 +114,16 @@ pub(super) fn work(orders: Orders) -> Result<(), String> {
         let is_over = || table.is_stopped() || table.is_released(row);
         let taken = tasks.read_with(is_over, |bytes| take(&table, &mut entries, bytes));
         failpoint!("worker.took");
-        let Some(taken) = taken.map_err(text)? else { return Ok(()) };
+        let Some(taken) = taken.map_err(text)? else {
+            failpoint!("worker.released");
+            return Ok(());
+        };
         // A task that somebody else has claimed, or that is not wanted any more, is passed over.
         let Some(Taken { header, what }) = taken.map_err(text)? else { continue };
         responder.ticket = header.ticket;
         // Whoever takes its place is started while it runs its last task.
         if limit > 0 && done + 1 == limit && table.leave(row) {
+            failpoint!("worker.leaving");
             responder.call_attention();
         }
         responder.begin();
@@ -142,6 +146,7 @@ pub(super) fn work(orders: Orders) -> Result<(), String> {
             return Ok(());
         }
     }
+    failpoint!("worker.released");
     Ok(())
 }
 

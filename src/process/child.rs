@@ -1,13 +1,16 @@
 //! [`Process`]: the handle of a child, and [`ExitStatus`]: how it ended.
 
 use crate::error::{ProcessError, Result};
-use crate::segment::locked;
+use crate::segment::{interrupt, locked};
 use crate::sync::wait_any::{Source, Waits};
 use crate::sys::pidfd::{self, Ended};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How soon a wait that a signal may end notices it.
+const NOTICE: Duration = Duration::from_millis(50);
 
 /// What all handles of a child share.
 #[derive(Debug)]
@@ -53,6 +56,22 @@ impl Inner {
                 }
             };
         }
+    }
+
+    /// As [`Inner::wait`]; a signal may end it, if the program wants that.
+    fn wait_interruptibly(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
+        let begin = Instant::now();
+        while interrupt::is_asked() {
+            let left = timeout.map_or(NOTICE, |timeout| timeout.saturating_sub(begin.elapsed()));
+            if let Some(status) = self.wait(Some(left.min(NOTICE))) {
+                return Ok(Some(status));
+            }
+            if left <= NOTICE && timeout.is_some() {
+                return Ok(None);
+            }
+            interrupt::check()?;
+        }
+        Ok(self.wait(timeout.map(|timeout| timeout.saturating_sub(begin.elapsed()))))
     }
 
     /// How it ended, if it has: a process that the kernel calls ended is reaped within moments, and that is waited for.
@@ -141,7 +160,7 @@ impl Process {
     /// Waits until it has ended. When this returns, what it left in the segments is repaired. May be called again.
     ///
     /// # Errors
-    /// `Closed`; `NotChild` in a forked process, whose child it is not.
+    /// `Closed`; `NotChild` in a forked process, whose child it is not; `Interrupted`, if the program asks for that.
     pub fn join(&self) -> Result<ExitStatus> {
         self.join_until(None)
     }
@@ -160,7 +179,7 @@ impl Process {
         if inner.owner != std::process::id() {
             return Err(ProcessError::NotChild { name: name(), pid, parent: inner.owner }.into());
         }
-        match inner.wait(timeout) {
+        match inner.wait_interruptibly(timeout)? {
             Some(status) => Ok(status),
             None => match inner.settled() {
                 Some(status) => Ok(status),

@@ -7,7 +7,7 @@
 use super::current::{self, Child, Known};
 use super::record::{Record, Task, Work};
 use super::target::{Outcome, Report, Trampoline};
-use super::{Identity, environment, forkserver, spawner};
+use super::{Identity, environment, forkserver, interrupts, spawner};
 use crate::segment::{Segment, known, locked};
 use crate::sys::{module, pidfd, proc, spawn, watch};
 use std::ffi::OsString;
@@ -17,14 +17,17 @@ use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once};
-use std::time::Duration;
+use std::sync::{Mutex, Once, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The environment variable that makes a process a child.
 pub(super) const VARIABLE: &str = "SHMKIT_SPAWN";
 
 /// How long a daemon may take to end when its parent does.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the kernel may count a thread that was joined.
+const LINGERING: Duration = Duration::from_millis(20);
 
 /// What a child must know to find its record.
 #[derive(Debug, PartialEq, Eq)]
@@ -293,20 +296,49 @@ fn text(payload: &(dyn std::any::Any + Send)) -> &str {
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 
+/// Whether this process is at its orderly end.
+pub(super) fn is_ending() -> bool {
+    ENDING.load(Ordering::Relaxed)
+}
+
 /// Sees to the orderly end of this process. For those that start children before the hook has run.
 pub(super) fn end_orderly() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| proc::at_exit(at_exit));
 }
 
+/// What ends the library's other threads, before the children are waited for.
+static BEFORE_END: OnceLock<fn()> = OnceLock::new();
+
+/// Has `stop` called at the orderly end of this process, before its children are waited for.
+pub(crate) fn before_end(stop: fn()) {
+    let _ = BEFORE_END.set(stop);
+}
+
+/// Whether this is the last thread but for the spawner. One that was joined is counted for a moment longer by the kernel.
+fn is_alone(was_joined: bool) -> bool {
+    let begin = Instant::now();
+    loop {
+        let alone = proc::threads() <= 1 + spawner::own_threads();
+        if alone || !was_joined || begin.elapsed() > LINGERING {
+            return alone;
+        }
+        std::thread::yield_now();
+    }
+}
+
 extern "C" fn at_exit() {
     let _ = catch_unwind(end);
 }
 
-/// The orderly end: daemons are terminated, all children are joined, the segments are left.
+/// The orderly end: pools are left, daemons are terminated, all children are joined, the segments are left.
 fn end() {
     failpoint!("end.begun");
     ENDING.store(true, Ordering::Relaxed);
+    let stop_pools = BEFORE_END.get();
+    if let Some(stop) = stop_pools {
+        stop();
+    }
     let (daemons, others): (Vec<_>, Vec<_>) = spawner::children().into_iter().partition(|child| child.is_daemon());
     for daemon in &daemons {
         let _ = daemon.terminate();
@@ -321,11 +353,13 @@ fn end() {
     for child in &others {
         child.inner.wait(None);
     }
+    interrupts::leave_segments();
+    let was_joined = stop_pools.is_some() || crate::sync::has_bridge();
     crate::sync::stop_bridge();
     let attachments = known::all();
     // Another thread may be in the middle of something: then the kernel ends both at once, and the parent, or whoever
     // waits, repairs what is left.
-    if !attachments.is_empty() && proc::threads() <= 1 + spawner::own_threads() {
+    if !attachments.is_empty() && is_alone(was_joined) {
         failpoint!("end.before_detach");
         for attachment in attachments {
             attachment.detach();
@@ -368,6 +402,8 @@ pub mod main_guard {
             if let Some(message) = message {
                 eprintln!("Error: {message}");
             }
+            // One that was asked to end says so.
+            let code = interrupts::exit_code().filter(|_| code != 0).unwrap_or(code);
             super::end();
             ExitCode::from(code as u8)
         }

@@ -16,6 +16,7 @@ use super::copied;
 use super::current::Child;
 use super::entry;
 use super::forkserver::Server;
+use super::interrupts;
 use super::method::StartMethod;
 use super::options::Options;
 use super::record::Record;
@@ -115,6 +116,7 @@ pub(super) fn start(request: Request) -> Result<Process> {
 pub(super) fn own_threads() -> usize {
     usize::from(locked(&SPAWNER).as_ref().is_some_and(|spawner| spawner.owner == std::process::id()))
         + usize::from(crate::sync::has_bridge())
+        + usize::from(interrupts::is_watched())
 }
 
 /// The children that have not been reaped, of this process and not of one it was forked from.

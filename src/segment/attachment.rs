@@ -2,11 +2,12 @@
 
 use super::claim;
 use crate::error::{Holder, Result, SegmentError, corrupt};
-use crate::sys::{fork::WipedWords, lock, lock::Anchor, map::Mapping, membarrier, proc, shm};
+use crate::sys::{SysError, fork, fork::WipedWords, lock, lock::Anchor, map::Mapping, membarrier, proc, shm};
 use shmkit_layouts::segment::*;
 use shmkit_layouts::words::Token;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -78,8 +79,55 @@ pub(crate) struct Attachment {
     pub(crate) inode: (u64, u64),
 }
 
+/// A mutex of this process's own that is locked, and `fork` with it: a child would find it locked for ever.
+#[derive(Debug)]
+pub(crate) struct Locked<'a, T> {
+    // Dropped in this order.
+    guard: MutexGuard<'a, T>,
+    _no_fork: fork::NoFork,
+}
+
+impl<T> Deref for Locked<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for Locked<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// Locks a mutex of this process's own.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks a mutex that a forked child needs, too.
+pub(crate) fn locked_unforked<T>(mutex: &Mutex<T>) -> Locked<'_, T> {
+    let no_fork = fork::hold_off();
+    Locked { guard: locked(mutex), _no_fork: no_fork }
+}
+
+/// The segment's file.
+#[derive(Debug)]
+pub(crate) enum File<'a> {
+    /// By the descriptor it was mapped with.
+    First(BorrowedFd<'a>),
+    /// By its name, since somebody closed that.
+    Again(OwnedFd),
+}
+
+impl AsFd for File<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            File::First(fd) => *fd,
+            File::Again(fd) => fd.as_fd(),
+        }
+    }
 }
 
 impl Attachment {
@@ -109,7 +157,8 @@ impl Attachment {
             }
         }
         let geometry = check_header(&header, size, &name)?;
-        let map = Mapping::new(fd, geometry.max_size).map_err(|error| match error.errno {
+        let inode = (stat.st_dev, stat.st_ino);
+        let map = Mapping::new(fd, geometry.max_size, inode).map_err(|error| match error.errno {
             libc::ENOMEM => SegmentError::AddressSpace { needed: geometry.max_size }.into(),
             _ => crate::Error::from(error),
         })?;
@@ -120,7 +169,7 @@ impl Attachment {
             own: WipedWords::new()?,
             seat: Mutex::new(None),
             held: Mutex::new(HashMap::new()),
-            inode: (stat.st_dev, stat.st_ino),
+            inode,
         })
     }
 
@@ -138,6 +187,28 @@ impl Attachment {
             Place::Named(name) => Some(shm::path_of(name)),
             Place::Anonymous(_) => None,
         }
+    }
+
+    /// Its file, found again if the program has closed the descriptor, or opened another file under its number.
+    ///
+    /// # Errors
+    /// `Corrupt` if somebody has truncated it: to touch what is missing would be SIGBUS. EBADF if it cannot be found again.
+    pub(crate) fn file(&self) -> Result<File<'_>> {
+        let (file, len) = match self.map.file() {
+            Some((fd, len)) => (File::First(fd), len),
+            None => self.reopen().ok_or(SysError { call: "fstat", errno: libc::EBADF })?,
+        };
+        if len < self.geometry.max_size {
+            return Err(corrupt("length of the truncated file", len, len));
+        }
+        Ok(file)
+    }
+
+    /// The file by its name, and its length; `None` if the name leads elsewhere by now.
+    fn reopen(&self) -> Option<(File<'static>, u64)> {
+        let fd = shm::open(&self.path()?).ok()??;
+        let stat = shm::stat(fd.as_fd()).ok()?;
+        ((stat.st_dev, stat.st_ino) == self.inode).then(|| (File::Again(fd), stat.st_size as u64))
     }
 
     pub(crate) fn header(&self) -> *const SegmentHeader {
@@ -207,7 +278,7 @@ impl Attachment {
     #[cold]
     pub(crate) fn join(&self) -> Result<Token> {
         membarrier::register();
-        let mut seat = locked(&self.seat);
+        let mut seat = locked_unforked(&self.seat);
         let pid = std::process::id();
         match seat.take() {
             Some((owner, held)) if owner == pid && self.own.token().load(Ordering::Relaxed) != 0 => {
@@ -219,15 +290,16 @@ impl Attachment {
             Some((_, held)) => held._anchor.forget(),
             None => {}
         }
+        let file = self.file()?;
         let max = self.geometry.max_participants;
         let first = atomic!(self.header(), next_slot).fetch_add(1, Ordering::Relaxed);
         for step in 0..max {
             let slot = first.wrapping_add(step) % max;
-            if lock::is_held(self.map.fd(), LOCK_SLOTS + u64::from(slot), 1)? {
+            if lock::is_held(file.as_fd(), LOCK_SLOTS + u64::from(slot), 1)? {
                 continue;
             }
             failpoint!("attach.before_slot_lock");
-            let Some(anchor) = Anchor::try_new(self.map.fd(), LOCK_SLOTS + u64::from(slot))? else { continue };
+            let Some(anchor) = Anchor::try_new(file.as_fd(), LOCK_SLOTS + u64::from(slot))? else { continue };
             failpoint!("attach.slot_locked");
             let recovery = self.lock_recovery()?;
             let participant = self.participant(slot);
@@ -282,7 +354,7 @@ impl Attachment {
 
     /// Leaves the segment: recovers whatever this process still has in it, frees the slot, lets go of the lock.
     pub(crate) fn leave(&self) {
-        let Some((owner, seat)) = locked(&self.seat).take() else { return };
+        let Some((owner, seat)) = locked_unforked(&self.seat).take() else { return };
         if owner != std::process::id() {
             seat._anchor.forget();
             return;
@@ -316,17 +388,10 @@ impl Attachment {
         // A descriptor that does not see my own slot locked is not the segment's: somebody closed it behind our back.
         match lock::is_held(self.map.fd(), own, 1) {
             Ok(true) => lock::is_held(self.map.fd(), other, 1) == Ok(false),
-            _ => self.with_reopened(|fd| {
-                lock::is_held(fd.as_fd(), own, 1) == Ok(true) && lock::is_held(fd.as_fd(), other, 1) == Ok(false)
+            _ => self.reopen().is_some_and(|(file, _)| {
+                lock::is_held(file.as_fd(), own, 1) == Ok(true) && lock::is_held(file.as_fd(), other, 1) == Ok(false)
             }),
         }
-    }
-
-    /// Runs `probe` with a descriptor found again by the segment's name; false if there is none.
-    fn with_reopened(&self, probe: impl FnOnce(OwnedFd) -> bool) -> bool {
-        let Some(path) = self.path() else { return false };
-        let Ok(Some(fd)) = shm::open(&path) else { return false };
-        shm::stat(fd.as_fd()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.inode) && probe(fd)
     }
 
     /// Whether the participant that `token` names is dead: its slot was given on, or its lock is gone.
@@ -387,7 +452,7 @@ impl Attachment {
 
     /// The recovery lock, when nobody else has it.
     pub(crate) fn try_lock_recovery(&self) -> Result<Option<Anchor>> {
-        Ok(Anchor::try_new(self.map.fd(), LOCK_RECOVERY)?)
+        Ok(Anchor::try_new(self.file()?.as_fd(), LOCK_RECOVERY)?)
     }
 
     /// The recovery lock. Its holder may be stopped: then this waits until it goes on or dies.

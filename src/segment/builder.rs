@@ -263,7 +263,7 @@ impl SegmentBuilder {
             if let Some(known) = known::find(attachment.inode) {
                 return Ok(Some(Segment::of(known)));
             }
-            let life = lock_life(attachment.map.fd())?;
+            let life = lock_life(attachment.file()?.as_fd())?;
             failpoint!("open.life");
             if !shm::names_inode(&path, &stat) {
                 continue;

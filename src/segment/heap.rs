@@ -18,6 +18,7 @@ use crate::error::{Result, SegmentError, corrupt};
 use crate::sys::{memory, shm};
 use shmkit_layouts::segment::UNIT_SIZE;
 use shmkit_layouts::words::{ExtentRef, UNIT_COMMITTED, UNIT_FREE, UNIT_HELD, Unit};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 /// What memory is given and taken in.
@@ -231,7 +232,8 @@ impl Attachment {
 
     /// Backs bytes of the file with memory, or says how much there is.
     pub(crate) fn back(&self, offset: u64, len: u64) -> Result<()> {
-        let here = shm::free_space(self.map.fd());
+        let file = self.file()?;
+        let here = shm::free_space(file.as_fd());
         let cgroup = memory::cgroup_free();
         let out = |free, hint| Err(SegmentError::OutOfMemory { needed: len, free, hint }.into());
         if let Some(free) = here.filter(|&free| free < len) {
@@ -243,7 +245,7 @@ impl Attachment {
         if let Some(free) = cgroup.filter(|&free| free < len) {
             return out(free, "the memory limit of the control group is reached: raise `memory.max` or use less");
         }
-        if shm::back(self.map.fd(), offset, len)? {
+        if shm::back(file.as_fd(), offset, len)? {
             return Ok(());
         }
         out(here.unwrap_or(0), "the system has no memory left for it")

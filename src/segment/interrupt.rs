@@ -6,12 +6,29 @@
 
 use crate::error::{Result, SyncError};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 static CHECK: RwLock<Option<fn() -> bool>> = RwLock::new(None);
+/// Waits may have to end for the end of the process.
+static EXPECTED: AtomicBool = AtomicBool::new(false);
+/// They have to.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     static SHIELDED: Cell<bool> = const { Cell::new(false) };
+    /// This thread knows that the process is to end: it waits as it likes.
+    static TOLD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on [`end_waits`] may be called: who sleeps looks now and then.
+pub(crate) fn expect_end() {
+    EXPECTED.store(true, Ordering::Relaxed);
+}
+
+/// The process was asked to end: the wait that each thread is in, or else its next one, ends.
+pub(crate) fn end_waits() {
+    ENDING.store(true, Ordering::Relaxed);
 }
 
 /// Sets the function that says whether a wait is to end, or takes it away.
@@ -45,7 +62,11 @@ pub fn set_interrupt_check(check: Option<fn() -> bool>) {
 
 /// Whether anybody wants to be asked on this thread.
 pub(crate) fn is_asked() -> bool {
-    !SHIELDED.get() && CHECK.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    !SHIELDED.get() && (EXPECTED.load(Ordering::Relaxed) || is_checked())
+}
+
+fn is_checked() -> bool {
+    CHECK.read().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
 /// Asked before every sleep.
@@ -55,6 +76,10 @@ pub(crate) fn is_asked() -> bool {
 pub(crate) fn check() -> Result<()> {
     if SHIELDED.get() {
         return Ok(());
+    }
+    // Relaxed: nothing else is read on its account.
+    if ENDING.load(Ordering::Relaxed) && !TOLD.replace(true) {
+        return Err(SyncError::Interrupted.into());
     }
     let check = *CHECK.read().unwrap_or_else(PoisonError::into_inner);
     match check {

@@ -1,26 +1,27 @@
 //! The segments this process is attached to: one attachment each, whoever asks for it.
 
-use super::{Attachment, Segment, locked};
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use super::{Attachment, Segment, locked_unforked};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
 
-type ByInode = HashMap<(u64, u64), Weak<Attachment>>;
+type ByInode = BTreeMap<(u64, u64), Weak<Attachment>>;
 
-static KNOWN: LazyLock<Mutex<ByInode>> = LazyLock::new(Default::default);
+/// Made without a `LazyLock`: a child forked in the middle of one would wait for it for ever.
+static KNOWN: Mutex<ByInode> = Mutex::new(ByInode::new());
 
 /// The one of that file.
 pub(crate) fn find(inode: (u64, u64)) -> Option<Arc<Attachment>> {
-    locked(&KNOWN).get(&inode).and_then(Weak::upgrade)
+    locked_unforked(&KNOWN).get(&inode).and_then(Weak::upgrade)
 }
 
 /// The one that calls itself `id`.
 pub(crate) fn find_by_id(id: [u64; 2]) -> Option<Arc<Attachment>> {
-    locked(&KNOWN).values().filter_map(Weak::upgrade).find(|attachment| attachment.geometry.id == id)
+    locked_unforked(&KNOWN).values().filter_map(Weak::upgrade).find(|attachment| attachment.geometry.id == id)
 }
 
 /// Makes an attachment known, unless another thread attached the same file meanwhile: then that one is given.
 pub(crate) fn add(attachment: Attachment) -> Segment {
-    let mut known = locked(&KNOWN);
+    let mut known = locked_unforked(&KNOWN);
     known.retain(|_, weak| weak.strong_count() > 0);
     if let Some(first) = known.get(&attachment.inode).and_then(Weak::upgrade) {
         drop(known);
@@ -34,5 +35,5 @@ pub(crate) fn add(attachment: Attachment) -> Segment {
 
 /// Every segment this process is attached to.
 pub(crate) fn all() -> Vec<Arc<Attachment>> {
-    locked(&KNOWN).values().filter_map(Weak::upgrade).collect()
+    locked_unforked(&KNOWN).values().filter_map(Weak::upgrade).collect()
 }

@@ -13,7 +13,7 @@ use super::{LifePolicy, ObjectInfo};
 use crate::error::Result;
 use crate::sys::{lock, lock::Anchor, shm};
 use shmkit_layouts::segment::*;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ pub(super) fn lock_life(fd: BorrowedFd<'_>) -> Result<Anchor> {
 }
 
 pub(super) fn anybody_lives(attachment: &Attachment) -> Result<bool> {
-    Ok(lock::is_held(attachment.map.fd(), LOCK_SLOTS, u64::from(attachment.geometry.max_participants))?)
+    Ok(lock::is_held(attachment.file()?.as_fd(), LOCK_SLOTS, u64::from(attachment.geometry.max_participants))?)
 }
 
 /// Takes the name away if the policy says that its time has come. True if it did.
@@ -38,9 +38,10 @@ fn collect(attachment: &Attachment, path: &Path) -> Result<bool> {
     if attachment.geometry.policy == POLICY_MANUAL {
         return Ok(false);
     }
-    let _life = lock_life(attachment.map.fd())?;
+    let file = attachment.file()?;
+    let _life = lock_life(file.as_fd())?;
     failpoint!("gc.life");
-    let stat = shm::stat(attachment.map.fd())?;
+    let stat = shm::stat(file.as_fd())?;
     if !shm::names_inode(path, &stat) {
         return Ok(false);
     }
@@ -50,8 +51,7 @@ fn collect(attachment: &Attachment, path: &Path) -> Result<bool> {
             let creator = attachment.geometry.creator;
             let slot = (creator & 0xFFF) as u32 % attachment.geometry.max_participants;
             let generation = atomic!(attachment.participant(slot), generation).load(Ordering::Acquire);
-            u64::from(generation) != creator >> 32
-                || !lock::is_held(attachment.map.fd(), LOCK_SLOTS + u64::from(slot), 1)?
+            u64::from(generation) != creator >> 32 || !lock::is_held(file.as_fd(), LOCK_SLOTS + u64::from(slot), 1)?
         }
     };
     if over {
@@ -106,6 +106,13 @@ pub struct GcReport {
     pub kept: Vec<String>,
 }
 
+/// Opens the file of the segment `name` if it is this user's: whoever owns another could keep its locks for ever.
+fn open_own(name: &str) -> Option<OwnedFd> {
+    let fd = shm::open(&shm::path_of(name)).ok()??;
+    let stat = shm::stat(fd.as_fd()).ok()?;
+    (stat.st_uid == rustix::process::geteuid().as_raw()).then_some(fd)
+}
+
 /// Every named segment of this user.
 ///
 /// # Errors
@@ -113,7 +120,7 @@ pub struct GcReport {
 pub fn list() -> Result<Vec<SegmentInfo>> {
     let mut all = Vec::new();
     for name in shm::names()? {
-        let Ok(Some(fd)) = shm::open(&shm::path_of(&name)) else { continue };
+        let Some(fd) = open_own(&name) else { continue };
         let Ok(stat) = shm::stat(fd.as_fd()) else { continue };
         let Ok(attachment) = Attachment::map(fd, Place::Named(name.clone())) else { continue };
         let geometry = attachment.geometry;
@@ -144,7 +151,7 @@ fn policy_of(policy: u32) -> LifePolicy {
     }
 }
 
-/// Takes away the names of segments whose time has come: all participants or the owner were killed. Touches nothing that is
+/// Takes away the names of this user's segments whose time has come: all participants or the owner were killed. Touches nothing that is
 /// in use, and nothing with the policy [`LifePolicy::Manual`].
 ///
 /// # Errors
@@ -152,13 +159,11 @@ fn policy_of(policy: u32) -> LifePolicy {
 pub fn gc() -> Result<GcReport> {
     let mut report = GcReport::default();
     for name in shm::names()? {
-        let path = shm::path_of(&name);
-        let collected = (|| {
-            let Some(fd) = shm::open(&path)? else { return Ok(false) };
-            collect(&Attachment::map(fd, Place::Named(name.clone()))?, &path)
-        })();
+        let Some(fd) = open_own(&name) else { continue };
+        let collected = Attachment::map(fd, Place::Named(name.clone()))
+            .and_then(|attachment| collect(&attachment, &shm::path_of(&name)));
         match collected {
-            Ok::<bool, crate::Error>(true) => report.removed.push(name),
+            Ok(true) => report.removed.push(name),
             _ => report.kept.push(name),
         }
     }

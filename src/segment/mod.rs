@@ -32,7 +32,7 @@ mod verify;
 pub(crate) mod wait;
 pub(crate) mod wait_many;
 
-pub(crate) use attachment::{Attachment, Place, atomic, fetch, floor_char_boundary, locked};
+pub(crate) use attachment::{Attachment, Place, atomic, fetch, floor_char_boundary, locked, locked_unforked};
 pub use builder::SegmentBuilder;
 pub(crate) use builder::random;
 pub(crate) use heap::Extent;

@@ -18,7 +18,7 @@
 //! ```
 //! Models: `mc_dir`, `mc_refs`.
 
-use super::attachment::{Attachment, atomic, locked};
+use super::attachment::{Attachment, atomic, locked_unforked};
 use super::heap::Extent;
 use super::wait::{self, Deadline};
 use crate::error::{Result, SegmentError, corrupt};
@@ -98,7 +98,7 @@ pub(crate) struct ObjectRef {
 
 impl Clone for ObjectRef {
     fn clone(&self) -> ObjectRef {
-        *locked(&self.attachment.held).entry((self.id.index, self.id.generation, self.role)).or_insert(0) += 1;
+        *locked_unforked(&self.attachment.held).entry((self.id.index, self.id.generation, self.role)).or_insert(0) += 1;
         ObjectRef { attachment: Arc::clone(&self.attachment), ..*self }
     }
 }
@@ -222,6 +222,7 @@ impl Attachment {
     /// Opens the object `name`. No lock is taken.
     pub(crate) fn open_object(self: &Arc<Self>, name: &str, kind: u32, role: u32) -> Result<ObjectRef> {
         let wanted = Name::new(name)?;
+        self.file()?;
         self.token()?;
         match self.find(wanted, kind, role)? {
             Some(found) => Ok(found),
@@ -273,6 +274,7 @@ impl Attachment {
         or_open: bool,
         build: impl FnOnce(&Extent, ObjectId) -> Result<()>,
     ) -> Result<(ObjectRef, bool)> {
+        self.file()?;
         let token = self.token()?;
         let slot = token.slot();
         let wanted = name.map(Name::new).transpose()?;
@@ -334,7 +336,7 @@ impl Attachment {
         failpoint!("object.live");
         self.commit_extent(body.reference.pack(), slot);
         failpoint!("object.committed");
-        locked(&self.held).insert((id.index, id.generation, role), 1);
+        locked_unforked(&self.held).insert((id.index, id.generation, role), 1);
         wait::publish_all(atomic!(self.header(), directory_event));
         Ok((ObjectRef { attachment: Arc::clone(self), id, role, body }, true))
     }
@@ -519,7 +521,7 @@ impl Attachment {
     /// Takes a reference for this process to an object it knows by its identity.
     pub(crate) fn adopt(self: &Arc<Self>, id: ObjectId, role: u32) -> Result<ObjectRef> {
         self.token()?;
-        let mut held = locked(&self.held);
+        let mut held = locked_unforked(&self.held);
         let count = held.entry((id.index, id.generation, role)).or_insert(0);
         if *count == 0 {
             let (me, generation) = self.me()?;
@@ -546,7 +548,7 @@ impl Attachment {
         let key = (id.index, id.generation, role);
         // Before the local lock: after a fork this joins the segment, which takes that lock too.
         let Ok((me, generation)) = self.me() else { return };
-        let mut held = locked(&self.held);
+        let mut held = locked_unforked(&self.held);
         let Some(count) = held.get_mut(&key) else { return };
         *count -= 1;
         if *count > 0 {
@@ -565,7 +567,7 @@ impl Attachment {
     /// After a fork: the child's own references to what its handles name.
     pub(crate) fn hold_again(&self) {
         let Ok((me, generation)) = self.me() else { return };
-        let keys: Vec<_> = locked(&self.held).keys().copied().collect();
+        let keys: Vec<_> = locked_unforked(&self.held).keys().copied().collect();
         for (index, object_generation, role) in keys {
             let id = ObjectId { index, generation: object_generation };
             let _ = self.add_reference(id, Cell { kind: CELL_PROCESS, role, object: 0, id: me, generation });

@@ -1,6 +1,6 @@
 //! The session segment: what a program that names nothing gets, shared with all the processes it starts.
 
-use super::{Segment, locked};
+use super::{Segment, locked_unforked};
 use crate::error::Result;
 use std::ops::Deref;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ static SESSION: Mutex<Option<Segment>> = Mutex::new(None);
 /// # Errors
 /// As [`super::SegmentBuilder::anonymous`].
 pub fn session() -> Result<Segment> {
-    let mut session = locked(&SESSION);
+    let mut session = locked_unforked(&SESSION);
     if let Some(segment) = &*session {
         return Ok(segment.clone());
     }
@@ -33,7 +33,7 @@ pub fn session() -> Result<Segment> {
 
 /// The session of a child is its parent's.
 pub(crate) fn inherit(segment: Segment) {
-    *locked(&SESSION) = Some(segment);
+    *locked_unforked(&SESSION) = Some(segment);
 }
 
 /// A separate place for objects: an anonymous segment of its own, instead of the session's.

@@ -18,6 +18,8 @@ use std::sync::atomic::Ordering;
 impl Attachment {
     /// Recovers the dead, then checks everything. The first thing that cannot be is the error.
     pub(crate) fn verify(&self) -> Result<()> {
+        // Whether there is all of it.
+        self.file()?;
         self.recover_dead_now();
         // The containers first: what the dead ones left in them is repaired now.
         for index in 0..self.objects_high() {

@@ -12,7 +12,7 @@
 
 use super::{Attachment, interrupt};
 use crate::error::Result;
-use crate::sys::{futex, membarrier, proc};
+use crate::sys::{fork, futex, membarrier, proc};
 use shmkit_layouts::words::EVENT_WAITING;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -100,13 +100,10 @@ fn spins() -> bool {
         return false;
     }
     static SPINS: OnceLock<Spins> = OnceLock::new();
-    let spins = *SPINS.get_or_init(|| {
-        let usable = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-        match usable {
-            1 if proc::cpus().is_some_and(|cpus| cpus > 1) => Spins::IfItHelps,
-            1 => Spins::Never,
-            _ => Spins::Always,
-        }
+    // Without a fork in the middle: the child would wait for the end of it for ever.
+    let spins = *SPINS.get().unwrap_or_else(|| {
+        let _no_fork = fork::hold_off();
+        SPINS.get_or_init(how_it_spins)
     });
     match spins {
         Spins::Never => false,
@@ -116,6 +113,15 @@ fn spins() -> bool {
             let in_vain = IN_VAIN.fetch_add(1, Ordering::Relaxed);
             in_vain < FEW || in_vain.is_multiple_of(64)
         }
+    }
+}
+
+fn how_it_spins() -> Spins {
+    let usable = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    match usable {
+        1 if proc::cpus().is_some_and(|cpus| cpus > 1) => Spins::IfItHelps,
+        1 => Spins::Never,
+        _ => Spins::Always,
     }
 }
 

@@ -9,9 +9,9 @@
 
 use crate::error::{Error, Result, SyncError};
 use crate::segment::interrupt::shielded;
-use crate::segment::locked;
 use crate::segment::wait::{FIRST_SLICE, LONGEST_SLICE};
 use crate::segment::wait_many::{Wakeable, recover_dead};
+use crate::segment::{locked, locked_unforked};
 use crate::sys::futex::{self, Watched};
 use crate::sys::watch::Bell;
 use crate::sys::{membarrier, spawn};
@@ -73,12 +73,12 @@ impl Entry {
 
 /// Whether the bridge runs in this process.
 pub(crate) fn has_bridge() -> bool {
-    locked(&BRIDGE).as_ref().is_some_and(|running| running.bridge.owner == std::process::id())
+    locked_unforked(&BRIDGE).as_ref().is_some_and(|running| running.bridge.owner == std::process::id())
 }
 
 /// Ends the bridge: at the end of the process, before it leaves its segments.
 pub(crate) fn stop_bridge() {
-    let running = locked(&BRIDGE).take_if(|running| running.bridge.owner == std::process::id());
+    let running = locked_unforked(&BRIDGE).take_if(|running| running.bridge.owner == std::process::id());
     if let Some(Running { bridge, thread }) = running {
         locked(&bridge.table).is_over = true;
         bridge.changed();
@@ -87,7 +87,7 @@ pub(crate) fn stop_bridge() {
 }
 
 fn bridge() -> Result<Arc<Bridge>> {
-    let mut running = locked(&BRIDGE);
+    let mut running = locked_unforked(&BRIDGE);
     if let Some(running) = running.as_ref().filter(|running| running.bridge.owner == std::process::id()) {
         return Ok(Arc::clone(&running.bridge));
     }

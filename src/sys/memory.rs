@@ -9,26 +9,80 @@ pub(crate) fn page_size() -> u32 {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u32 }
 }
 
+/// Where a version of control groups keeps its numbers.
+struct Version {
+    /// What its line of `/proc/self/cgroup` has between the number and the path.
+    line: &'static str,
+    root: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// In `memory.stat`: pages of files. The kernel takes them back before it kills anybody. Shared memory is not among them.
+    reclaimable: [&'static str; 2],
+}
+
+const VERSIONS: [Version; 2] = [
+    Version {
+        line: "",
+        root: "/sys/fs/cgroup",
+        limit: "memory.max",
+        used: "memory.current",
+        reclaimable: ["inactive_file", "active_file"],
+    },
+    Version {
+        line: "memory",
+        root: "/sys/fs/cgroup/memory",
+        limit: "memory.limit_in_bytes",
+        used: "memory.usage_in_bytes",
+        reclaimable: ["total_inactive_file", "total_active_file"],
+    },
+];
+
 /// Bytes this process may still use by the limits of its memory cgroup and its ancestors; `None` without a limit.
 pub(crate) fn cgroup_free() -> Option<u64> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let relative = own.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/').to_owned();
-    let root = Path::new("/sys/fs/cgroup");
-    let mut directory: PathBuf = root.join(relative);
-    let mut free: Option<u64> = None;
-    while directory.starts_with(root) {
-        if let (Some(maximum), Some(current)) =
-            (number(&directory.join("memory.max")), number(&directory.join("memory.current")))
-        {
-            let here = maximum.saturating_sub(current);
-            free = Some(free.map_or(here, |least| least.min(here)));
-        }
-        if !directory.pop() {
-            break;
-        }
-    }
-    free
+    VERSIONS.iter().filter_map(|version| version.free(&own)).min()
 }
+
+impl Version {
+    fn free(&self, own: &str) -> Option<u64> {
+        let relative = own.lines().find_map(|line| self.path_in(line))?.trim_start_matches('/');
+        let root = Path::new(self.root);
+        let mut directory: PathBuf = root.join(relative);
+        let mut free: Option<u64> = None;
+        while directory.starts_with(root) {
+            if let (Some(limit), Some(used)) = (number(&directory.join(self.limit)), number(&directory.join(self.used)))
+            {
+                let here = limit.saturating_sub(used);
+                // Only worth a look where it matters, and not once for every page.
+                let here = if here < NEAR { here.saturating_add(self.reclaimable_in(&directory)) } else { here };
+                free = Some(free.map_or(here, |least| least.min(here)));
+            }
+            if !directory.pop() {
+                break;
+            }
+        }
+        free
+    }
+
+    /// `HIERARCHY:CONTROLLERS:PATH`.
+    fn path_in<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        controllers.split(',').any(|controller| controller == self.line).then_some(path)
+    }
+
+    fn reclaimable_in(&self, directory: &Path) -> u64 {
+        let stat = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+        let fields = stat.lines().filter_map(|line| line.split_once(' '));
+        fields
+            .filter(|(name, _)| self.reclaimable.contains(name))
+            .filter_map(|(_, bytes)| bytes.parse::<u64>().ok())
+            .sum()
+    }
+}
+
+/// Less than this is little.
+const NEAR: u64 = 1 << 30;
 
 /// Bytes of memory this process has at this instant; 0 where `/proc` is not mounted.
 pub(crate) fn resident() -> u64 {
@@ -39,4 +93,19 @@ pub(crate) fn resident() -> u64 {
 
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_by_its_controller() {
+        let [second, first] = &VERSIONS;
+        assert_eq!(second.path_in("0::/user.slice"), Some("/user.slice"));
+        assert_eq!(second.path_in("4:memory:/a"), None);
+        assert_eq!(first.path_in("4:memory:/a"), Some("/a"));
+        assert_eq!(first.path_in("7:cpu,memory:/b"), Some("/b"));
+        assert_eq!(first.path_in("0::/user.slice"), None);
+    }
 }

@@ -20,6 +20,27 @@ pub(crate) fn ignore_interrupts() {
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
 }
 
+/// Has `handler` called for a signal; system calls it interrupts are repeated where that is possible.
+pub(crate) fn handle(signal: i32, handler: extern "C" fn(i32)) -> Result<(), SysError> {
+    // SAFETY: the structure is plain data; the handler is a function of this program that does only what a handler may do.
+    let done = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &action, std::ptr::null_mut())
+    };
+    if done == 0 { Ok(()) } else { Err(SysError::last("sigaction")) }
+}
+
+/// In a handler: has this process die of the signal once the handler returns.
+pub(crate) fn die_of(signal: i32) {
+    // SAFETY: both calls are allowed in a handler; SIG_DFL is a valid disposition.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
 /// The system's monotonic clock, which all processes share, in nanoseconds.
 pub(crate) fn monotonic() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

@@ -71,6 +71,8 @@ pub(crate) fn itself(plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<u32, SysErro
         check("posix_spawn_file_actions_init", libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
         let mut actions = Actions(actions.assume_init());
         let add = "posix_spawn_file_actions_add";
+        // A number that may not be open in this process is no number to them.
+        let too_many = |error| if error == libc::EBADF { libc::EMFILE } else { error };
         check(
             add,
             libc::posix_spawn_file_actions_addopen(&mut actions.0, 0, c"/dev/null".as_ptr(), libc::O_RDONLY, 0),
@@ -82,7 +84,8 @@ pub(crate) fn itself(plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<u32, SysErro
         }
         for (number, fd) in (FIRST_FD..).zip(fds) {
             // Onto itself, too, it takes the close-on-exec flag away, in the child only.
-            check(add, libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number))?;
+            let added = libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number);
+            check(add, too_many(added))?;
         }
         if let Some(add_close_from) = close_from() {
             check(add, add_close_from(&mut actions.0, FIRST_FD + fds.len() as i32))?;
