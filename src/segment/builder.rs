@@ -223,7 +223,9 @@ impl SegmentBuilder {
             heap_hint: AtomicU32::new(0),
             directory_event: AtomicU32::new(0),
             units_used: AtomicU64::new(0),
-            reserved: [0; 2],
+            trimmed: 0.into(),
+            reserved0: 0,
+            reserved: 0,
         };
         if !shm::back(fd.as_fd(), 0, registry_end)? {
             let free = shm::free_space(fd.as_fd()).unwrap_or(0);

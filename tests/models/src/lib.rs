@@ -17,6 +17,7 @@
 //! | [`queue`] | the index ring over owned blocks, with reuse of participant slots and one-pass recovery |
 //! | [`registry`] | attach, detach and recovery of a participant slot |
 //! | [`read_link`] | reads of a published block without a lock |
+//! | [`value`] | values of more than eight bytes: two copies and a sequence |
 //! | [`references`] | what keeps an object alive, without a count |
 //! | [`directory`] | create-or-open and remove by name |
 //! | [`segment_file`] | the life of a segment's file |
@@ -52,4 +53,5 @@ pub mod references;
 pub mod registry;
 pub mod segment_file;
 mod sleepers;
+pub mod value;
 pub mod waiting;
