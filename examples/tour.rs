@@ -1,9 +1,11 @@
-//! A tour of shmkit in a dozen sections, each of which does one thing with real processes and checks what came of it.
+//! A tour of shmkit in some sections, each of which does one thing with real processes and checks what came of it.
 //!
 //! `cargo run --release --example tour`
 
 use serde::{Deserialize, Serialize};
-use shmkit::{Array, Connection, Error, Event, Lock, Mutex, Pool, Process, Queue, RLock, Run, Semaphore, Value, pipe};
+use shmkit::{
+    Array, Connection, Dict, Error, Event, List, Lock, Mutex, Pool, Process, Queue, RLock, Run, Semaphore, Value, pipe,
+};
 use std::time::{Duration, Instant};
 
 type Checked = Result<(), Error>;
@@ -241,6 +243,31 @@ fn a_shared_value_and_array() -> Checked {
     check(numbers.get(31)? == 961.0 && sum.get()? == expected as f64, "the sum of the squares is right")
 }
 
+fn visit(ages: Dict<String, u32>, visitors: List<String>, name: String) -> shmkit::Result<()> {
+    ages.update(&name, |age| *age.get_or_insert(30) += 1)?;
+    visitors.push(&name)
+}
+
+fn a_shared_dict_and_list() -> Checked {
+    let (ages, visitors) = (Dict::<String, u32>::new()?, List::<String>::new()?);
+    ages.insert("Ada", &36)?;
+    let children = ["Ada", "Grace", "Ada", "Edsger"]
+        .map(|name| Process::new(visit).args((ages.clone(), visitors.clone(), name.to_owned())).start());
+    for child in children {
+        child?.join()?.check()?;
+    }
+    visitors.sort()?;
+    println!("    four processes left {:?} in a dict and {:?} in a list", ages.items()?, visitors.to_vec()?);
+    check(ages.get("Ada")? == Some(38) && ages.get("Edsger")? == Some(31), "no change of the dict was lost")?;
+    check(visitors.to_vec()? == ["Ada", "Ada", "Edsger", "Grace"], "everybody is in the list")?;
+    // A dict in a dict: the inner one lives as long as it can be reached.
+    let rooms = Dict::<String, Dict<String, u32>>::new()?;
+    rooms.insert("library", &ages)?;
+    drop(ages);
+    let ages = rooms.pop("library")?.ok_or_else(|| Error::Other("the dict in the dict is gone".to_owned()))?;
+    check(ages.len() == 3, "the handle in the dict kept it alive")
+}
+
 fn die_inside(account: Mutex<[i64; 2]>, inside: Event) -> shmkit::Result<()> {
     let mut balances = account.lock()?;
     balances[0] -= 100;
@@ -309,6 +336,7 @@ fn main() -> shmkit::Result<()> {
         ("a pipe both ways", a_pipe_both_ways),
         ("a queue between producers and a consumer", a_queue_between_producers_and_consumers),
         ("a shared value and a shared array", a_shared_value_and_array),
+        ("a shared dict and a shared list", a_shared_dict_and_list),
         ("a child killed while it holds a lock", a_child_killed_while_it_holds_a_lock),
         ("a worker killed in the middle of a task", a_worker_killed_in_the_middle_of_a_task),
     ];

@@ -60,6 +60,7 @@ const ALL: &[&Kind] = &[
     &crate::data::namespace::KIND,
     &crate::data::counter::KIND,
     &crate::data::frozen::KIND,
+    &crate::data::heap::KIND,
     &crate::channel::queue::KIND,
     &crate::channel::joinable::KIND,
     &crate::channel::pod::KIND,

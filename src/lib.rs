@@ -12,6 +12,7 @@
 //! | one sender and one receiver of plain data, as fast as the hardware | [`channel()`] |
 //! | one value, many values | [`Value`], [`Array`] |
 //! | collections | [`Dict`], [`ShardedDict`], [`List`], [`Namespace`], [`Counter`] |
+//! | data structures of your own | [`heap::Heap`] |
 //! | what never changes, without copies | [`FrozenStr`], [`FrozenBytes`], [`FrozenArray`], [`FrozenDict`] |
 //! | messages between processes | [`Queue`]; [`JoinableQueue`] to wait until all are done; [`PodQueue`] for plain data that is not to be copied; [`pipe`] |
 //! | a connection to a process that is no relative | [`Listener`], [`Client`] |
@@ -44,6 +45,7 @@ pub use channel::{
     Client, Connection, Consumer, JoinableQueue, Listener, Loan, Message, PodQueue, Producer, Queue, Received,
     Receiver, Sender, Task, channel, channel_in, pipe,
 };
+pub use data::heap;
 pub use data::{
     Array, Counter, Dict, FrozenArray, FrozenBytes, FrozenDict, FrozenStr, List, Namespace, Scalar, ShardedDict,
     ShareableList, SharedMemory, Value,

@@ -4,7 +4,7 @@
 mod common;
 
 use shmkit::segment::{gc, list};
-use shmkit::{LifePolicy, Mutex, Segment, Semaphore, failpoint};
+use shmkit::{Array, LifePolicy, Mutex, Segment, Semaphore, failpoint};
 
 roles!(creates, operates, holds, dies_with_much, recovers, collects);
 
@@ -55,6 +55,16 @@ fn operates(arguments: &[String]) {
             arm(arguments);
             drop(filled);
             let _big = Mutex::new_in(&segment, [0u64; 1000]).unwrap();
+        }
+        "trim" => {
+            drop(Array::<u8>::new_in(&segment, 1 << 20).unwrap());
+            let kept = Semaphore::new_in(&segment, 1).unwrap();
+            drop(Array::<u8>::new_in(&segment, 4 << 20).unwrap());
+            arm(arguments);
+            segment.trim().unwrap();
+            drop(kept);
+            // In pages that have no memory.
+            let _big = Array::<u8>::new_in(&segment, 1 << 20).unwrap();
         }
         other => panic!("unknown operation {other}"),
     }
@@ -209,6 +219,11 @@ fn killed_while_removing_a_name() {
 #[test]
 fn killed_while_joining_free_memory() {
     killed_at("reuse memory", &["heap.joined", "heap.split", "heap.held", "heap.hinted"]);
+}
+
+#[test]
+fn killed_while_trimming() {
+    killed_at("trim", &["heap.trimming", "heap.trimmed"]);
 }
 
 #[test]

@@ -60,6 +60,17 @@ fn the_other_operations_do_what_pythons_do() {
 }
 
 #[test]
+fn a_dict_of_nothing_is_a_set() {
+    let set = dict::<String, ()>();
+    assert!(set.insert("a", &()).unwrap());
+    assert!(!set.insert("a", &()).unwrap(), "it was there");
+    set.merge(["b", "c"].map(|key| (key.to_owned(), ()))).unwrap();
+    assert!(set.remove("b").unwrap() && !set.contains("b").unwrap());
+    assert_eq!(set.keys().unwrap(), ["a", "c"]);
+    set.segment().verify().unwrap();
+}
+
+#[test]
 fn compare_and_set_changes_only_what_it_expects() {
     let dict = dict::<String, f64>();
     let set =
@@ -483,21 +494,33 @@ fn reads_until_told(arguments: &[String]) {
     common::say(&reads.to_string());
 }
 
-#[test]
-fn readers_of_a_busy_dict_see_whole_values_and_never_miss_one() {
+/// Two processes read four elements so many times each, while another one writes.
+fn torn_reads(rounds: u64) {
     let segment = common::named("dict-torn");
     let dict = segment.dict::<u64, Vec<u64>>("dict").create().unwrap();
     dict.insert(&0, &vec![0; 16]).unwrap();
     let mut writer = common::start("writes_until_told", &[&segment.name]);
     writer.expect("ready");
-    let mut readers: Vec<_> = (0..2).map(|_| common::start("reads_until_told", &[&segment.name, "5000"])).collect();
+    let start = || common::start("reads_until_told", &[&segment.name, &rounds.to_string()]);
+    let mut readers = [start(), start()];
     for reader in &mut readers {
-        reader.expect("20000");
+        reader.expect(&(4 * rounds).to_string());
         reader.succeeded();
     }
     writer.tell("stop");
     writer.succeeded();
     segment.verify().unwrap();
+}
+
+#[test]
+fn readers_of_a_busy_dict_see_whole_values_and_never_miss_one() {
+    torn_reads(5000);
+}
+
+#[test]
+#[ignore = "minutes, with --release"]
+fn a_hundred_million_reads_of_a_busy_dict_find_none_torn() {
+    torn_reads(12_500_000);
 }
 
 #[test]

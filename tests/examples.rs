@@ -36,7 +36,7 @@ fn said(output: &Output) -> String {
 #[test]
 fn the_tour_checks_every_section() {
     let text = said(&example("tour", &[]));
-    assert_eq!(text.lines().last(), Some("tour: 12 of 12 sections ok"), "{text}");
+    assert_eq!(text.lines().last(), Some("tour: 13 of 13 sections ok"), "{text}");
 }
 
 /// Lines, words and bytes as the system's `wc` counts them in the C locale.
@@ -69,6 +69,22 @@ fn wordcount_agrees_with_wc_and_with_itself_whoever_is_killed() {
         assert_eq!(figures, format!("{lines} {words} {bytes} {}", files.len()));
     }
     assert!(!example("wordcount", &["/no/such/path"]).status.success());
+}
+
+#[test]
+fn wordcount_counts_each_word_in_a_shared_dict_as_one_process_does() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let path = source.to_str().unwrap();
+    // All but the last line, which says how long it took.
+    let counts = |arguments: &[&str]| {
+        let text = said(&example("wordcount", arguments));
+        text.lines().rev().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let alone = counts(&["--dict", "--alone", path]);
+    assert_eq!(alone.len(), 12, "ten words and the totals: {alone:?}");
+    assert_eq!(alone[0].split(' ').nth(1), alone[1].split_whitespace().next(), "all words were counted: {alone:?}");
+    assert_eq!(counts(&["--dict", "--workers", "3", path]), alone);
+    assert!(!example("wordcount", &["--dict", "--kill", path]).status.success());
 }
 
 #[test]

@@ -356,14 +356,14 @@ fn reads(arguments: &[String]) {
     }
 }
 
-#[test]
-fn readers_of_a_busy_list_see_whole_elements_and_never_miss_one() {
+/// Two processes read so many elements each, while another one writes, and is stopped at times.
+fn torn_reads(reads: u64) {
     let segment = common::named("list-torn");
     let list = segment.list::<Vec<u64>>("list").create().unwrap();
     list.extend((0..602u64).map(|n| vec![n; 1 + (n % 25) as usize])).unwrap();
     let mut writer = common::start("changes_until_told", &[&segment.name]);
     writer.expect("ready");
-    let mut readers: Vec<_> = (0..2).map(|_| common::start("reads", &[&segment.name, "60000"])).collect();
+    let mut readers: Vec<_> = (0..2).map(|_| common::start("reads", &[&segment.name, &reads.to_string()])).collect();
     readers.iter_mut().for_each(common::Child::succeeded);
     for _ in 0..50 {
         writer.signal(libc::SIGSTOP);
@@ -373,6 +373,17 @@ fn readers_of_a_busy_list_see_whole_elements_and_never_miss_one() {
     writer.tell("stop");
     writer.succeeded();
     segment.verify().unwrap();
+}
+
+#[test]
+fn readers_of_a_busy_list_see_whole_elements_and_never_miss_one() {
+    torn_reads(60_000);
+}
+
+#[test]
+#[ignore = "minutes, with --release"]
+fn a_hundred_million_reads_of_a_busy_list_find_none_torn() {
+    torn_reads(50_000_000);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use shmkit::segment::{gc, list};
-use shmkit::{Error, LifePolicy, Lock, Segment, SegmentError, Semaphore};
+use shmkit::{Array, Error, LifePolicy, Lock, Segment, SegmentError, Semaphore};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 
@@ -369,6 +369,34 @@ fn a_full_segment_is_an_error_and_changes_nothing() {
     }
     drop(locks);
     assert_eq!(segment.memory().unwrap().0, 0);
+    segment.verify().unwrap();
+}
+
+/// Bytes of memory behind the file of a segment.
+fn backed(segment: &Segment) -> u64 {
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&segment.as_fd()));
+    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap()) * 512
+}
+
+#[test]
+fn a_trim_gives_free_memory_back_and_it_can_be_used_again() {
+    let segment = Segment::anonymous().unwrap();
+    assert!(segment.trim().unwrap() < 1 << 20, "there is little yet");
+    let (first, kept, last) = {
+        let filled = || Array::from_slice_in(&segment, &vec![7u8; 2 << 20]).unwrap();
+        (filled(), filled(), filled())
+    };
+    drop((first, last));
+    let before = backed(&segment);
+    let given = segment.trim().unwrap();
+    assert!(given >= 4 << 20, "{given}");
+    assert!(backed(&segment) + (4 << 20) <= before);
+    assert_eq!(segment.trim().unwrap(), given, "the same pages again");
+    segment.verify().unwrap();
+    assert!(kept.to_vec().unwrap().iter().all(|&byte| byte == 7));
+    let again = Array::from_slice_in(&segment, &vec![9u8; 3 << 20]).unwrap();
+    assert!(backed(&segment) >= 5 << 20, "backed before it is touched");
+    assert!(again.to_vec().unwrap().iter().all(|&byte| byte == 9));
     segment.verify().unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! What the fuzzed process does with a segment: everything, and never waiting.
 
+use shmkit::heap::{Heap, Ptr};
 use shmkit::sync::{Waitable, wait_any};
 use shmkit::{
     Array, Barrier, Client, Condition, Connection, Counter, Dict, Event, FrozenDict, FrozenStr, JoinableQueue, List,
@@ -47,6 +48,7 @@ pub struct Opened {
     counter: Option<Counter>,
     text: Option<FrozenStr>,
     frozen: Option<FrozenDict<u32, String>>,
+    heap: Option<Heap>,
 }
 
 /// Puts an object of every kind into a sound segment.
@@ -86,6 +88,7 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         counter: Some(segment.counter("counter").create()?),
         text: Some(segment.frozen_str("text", "never changed").create()?),
         frozen: Some(FrozenDict::create(segment, "frozen", (0..9u32).map(|n| (n, n.to_string())))?),
+        heap: Some(segment.heap("heap").create()?),
     };
     let (sender, _receiver) = segment.channel::<[u64; 3]>("wire").capacity(8).create()?;
     (0..3).try_for_each(|n| sender.send([n; 3]))?;
@@ -102,11 +105,17 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         (0..30u16).try_for_each(|n| dict.insert(&n.to_string(), &vec![n; n as usize]).map(drop))?;
         dict.insert("3", &vec![3; 3000])?;
         dict.remove("4")?;
-        list.extend((0..20).map(|n| n.to_string()))?;
+        // In their slots, and in nodes.
+        list.extend((0..20).map(|n| if n % 2 == 0 { n.to_string() } else { format!("number {n}") }))?;
         list.remove(7)?;
         list.pop()?;
         space.set("lock", &Lock::new_in(segment)?)?;
         space.set("number", &7)?;
+    }
+    if let Some(heap) = &opened.heap {
+        (0..6).try_for_each(|n| stack(heap, n))?;
+        unstack(heap)?;
+        replace_large(heap, 1)?;
     }
     if let Some(sharded) = &opened.sharded {
         sharded.merge((0..10).map(|n| (n, n)))?;
@@ -121,6 +130,35 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         jobs.task_done()?;
     }
     Ok(opened)
+}
+
+/// Puts a box before the others.
+fn stack(heap: &Heap, n: u64) -> shmkit::Result<()> {
+    let root = heap.root::<u64>(0)?;
+    heap.change(|change| {
+        let new = change.new_box(&n, &[root.ptr()])?;
+        change.swing(root, new)
+    })
+}
+
+/// Takes it away.
+fn unstack(heap: &Heap) -> shmkit::Result<()> {
+    let root = heap.root::<u64>(0)?;
+    heap.change(|change| {
+        let Some(first) = change.follow(root)? else { return Ok(()) };
+        change.retire(first.ptr())?;
+        change.swing(root, first.link(0).map_or(Ptr::NULL, |rest| rest.ptr()))
+    })
+}
+
+/// Another large box in the place of one.
+fn replace_large(heap: &Heap, n: u64) -> shmkit::Result<()> {
+    let root = heap.root::<[u64; 700]>(1)?;
+    heap.change(|change| {
+        let new = change.new_box(&[n; 700], &[Ptr::<u8>::NULL; 3])?;
+        change.retire(root.ptr())?;
+        change.swing(root, new)
+    })
 }
 
 /// So many wait at once that the condition adds records.
@@ -174,6 +212,7 @@ pub fn open(segment: &Segment) -> Opened {
         counter: segment.counter("counter").open().ok(),
         text: segment.frozen_str("text", "").open().ok(),
         frozen: FrozenDict::open(segment, "frozen").ok(),
+        heap: segment.heap("heap").open().ok(),
     }
 }
 
@@ -437,6 +476,25 @@ fn containers(segment: &Segment, opened: &Opened) {
     if let Some(text) = &opened.text {
         // Its length is what was checked; what a scribbler made of it is not looked at.
         let _ = text.len();
+    }
+    if let Some(heap) = &opened.heap {
+        let _ = heap.root::<u64>(0).and_then(|root| {
+            heap.read(|reader| {
+                let (mut sum, mut next) = (0u64, Some(root));
+                while let Some(cell) = next
+                    && let Some(found) = reader.follow(cell)?
+                {
+                    sum = sum.wrapping_add(found.value());
+                    next = found.link(0);
+                }
+                Ok(sum)
+            })
+        });
+        for n in 0..9 {
+            let _ = stack(heap, n);
+            let _ = replace_large(heap, n);
+            let _ = unstack(heap);
+        }
     }
     if let Some(frozen) = &opened.frozen {
         (0..12).for_each(|n| drop(frozen.get(&n)));

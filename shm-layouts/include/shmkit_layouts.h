@@ -124,6 +124,8 @@
 #define SHMKIT_KIND_COUNTER UINT32_C(36)
 /* Text, bytes or elements that never change. */
 #define SHMKIT_KIND_FROZEN UINT32_C(37)
+/* Boxes of a user's, and the roots that lead to them. */
+#define SHMKIT_KIND_HEAP UINT32_C(38)
 /* A queue of serialised messages that are in it until they are done. */
 #define SHMKIT_KIND_JOINABLE_QUEUE UINT32_C(40)
 /* Where connections are asked for by name. */
@@ -293,6 +295,8 @@
 #define SHMKIT_DICT_TABLE_INLINE UINT64_C(0x1000)
 /* List: the most slots of a chunk. */
 #define SHMKIT_LIST_CHUNK_SLOTS UINT64_C(510)
+/* Heap: its roots. */
+#define SHMKIT_HEAP_ROOTS UINT64_C(16)
 
 /* Token: A participant's token; never 0. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_TOKEN_SLOT_SHIFT 0
@@ -530,8 +534,12 @@ typedef struct shmkit_segment_header {
     SHMKIT_ATOMIC(uint32_t) directory_event;
     /* 232: Heap units in use. A hint. */
     SHMKIT_ATOMIC(uint64_t) units_used;
-    /* 240: Zero. */
-    uint64_t reserved[2];
+    /* 240: 1 once free memory was given back to the system: free extents may have pages without memory from then on. */
+    SHMKIT_ATOMIC(uint32_t) trimmed;
+    /* 244: Zero. */
+    uint32_t reserved0;
+    /* 248: Zero. */
+    uint64_t reserved;
 } shmkit_segment_header;
 SHMKIT_ASSERT(sizeof(shmkit_segment_header) == 256, "size of shmkit_segment_header");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_segment_header) == 64, "alignment of shmkit_segment_header");
@@ -597,8 +605,12 @@ SHMKIT_ASSERT(offsetof(shmkit_segment_header, directory_event) == 228, "offset o
 SHMKIT_ASSERT(sizeof(((shmkit_segment_header *)0)->directory_event) == 4, "size of directory_event of shmkit_segment_header");
 SHMKIT_ASSERT(offsetof(shmkit_segment_header, units_used) == 232, "offset of units_used of shmkit_segment_header");
 SHMKIT_ASSERT(sizeof(((shmkit_segment_header *)0)->units_used) == 8, "size of units_used of shmkit_segment_header");
-SHMKIT_ASSERT(offsetof(shmkit_segment_header, reserved) == 240, "offset of reserved of shmkit_segment_header");
-SHMKIT_ASSERT(sizeof(((shmkit_segment_header *)0)->reserved) == 16, "size of reserved of shmkit_segment_header");
+SHMKIT_ASSERT(offsetof(shmkit_segment_header, trimmed) == 240, "offset of trimmed of shmkit_segment_header");
+SHMKIT_ASSERT(sizeof(((shmkit_segment_header *)0)->trimmed) == 4, "size of trimmed of shmkit_segment_header");
+SHMKIT_ASSERT(offsetof(shmkit_segment_header, reserved0) == 244, "offset of reserved0 of shmkit_segment_header");
+SHMKIT_ASSERT(sizeof(((shmkit_segment_header *)0)->reserved0) == 4, "size of reserved0 of shmkit_segment_header");
+SHMKIT_ASSERT(offsetof(shmkit_segment_header, reserved) == 248, "offset of reserved of shmkit_segment_header");
+SHMKIT_ASSERT(sizeof(((shmkit_segment_header *)0)->reserved) == 8, "size of reserved of shmkit_segment_header");
 
 /* One participant. The slot is his while the lock byte `LOCK_SLOTS` + slot number is held. */
 typedef struct shmkit_participant_slot {
@@ -1607,6 +1619,34 @@ SHMKIT_ASSERT(offsetof(shmkit_sharded_body, seed) == 8, "offset of seed of shmki
 SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->seed) == 8, "size of seed of shmkit_sharded_body");
 SHMKIT_ASSERT(offsetof(shmkit_sharded_body, reserved) == 16, "offset of reserved of shmkit_sharded_body");
 SHMKIT_ASSERT(sizeof(((shmkit_sharded_body *)0)->reserved) == 48, "size of reserved of shmkit_sharded_body");
+
+/* A heap of a user's boxes: its roots. */
+typedef struct shmkit_heap_body {
+    /* 0: Each a box (`Link`), or 0. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) roots[16];
+} shmkit_heap_body;
+SHMKIT_ASSERT(sizeof(shmkit_heap_body) == 128, "size of shmkit_heap_body");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_heap_body) == 64, "alignment of shmkit_heap_body");
+SHMKIT_ASSERT(offsetof(shmkit_heap_body, roots) == 0, "offset of roots of shmkit_heap_body");
+SHMKIT_ASSERT(sizeof(((shmkit_heap_body *)0)->roots) == 128, "size of roots of shmkit_heap_body");
+
+/* A box of a heap: its links follow at byte 16, then its value, padded with zeros to a multiple of 8. */
+typedef struct shmkit_box_header {
+    /* 0: `Piece`. */
+    SHMKIT_ALIGNED(8) SHMKIT_ATOMIC(uint64_t) word;
+    /* 8: Links. */
+    SHMKIT_ATOMIC(uint32_t) links;
+    /* 12: Bytes of the value. */
+    SHMKIT_ATOMIC(uint32_t) len;
+} shmkit_box_header;
+SHMKIT_ASSERT(sizeof(shmkit_box_header) == 16, "size of shmkit_box_header");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_box_header) == 8, "alignment of shmkit_box_header");
+SHMKIT_ASSERT(offsetof(shmkit_box_header, word) == 0, "offset of word of shmkit_box_header");
+SHMKIT_ASSERT(sizeof(((shmkit_box_header *)0)->word) == 8, "size of word of shmkit_box_header");
+SHMKIT_ASSERT(offsetof(shmkit_box_header, links) == 8, "offset of links of shmkit_box_header");
+SHMKIT_ASSERT(sizeof(((shmkit_box_header *)0)->links) == 4, "size of links of shmkit_box_header");
+SHMKIT_ASSERT(offsetof(shmkit_box_header, len) == 12, "offset of len of shmkit_box_header");
+SHMKIT_ASSERT(sizeof(((shmkit_box_header *)0)->len) == 4, "size of len of shmkit_box_header");
 
 /* A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow. */
 typedef struct shmkit_counter_body {

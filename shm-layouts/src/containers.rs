@@ -26,6 +26,8 @@ constants! { CONSTANTS:
     DICT_TABLE_INLINE: u64 = 4096;
     /// List: the most slots of a chunk.
     LIST_CHUNK_SLOTS: u64 = 510;
+    /// Heap: its roots.
+    HEAP_ROOTS: u64 = 16;
 }
 
 layout! {
@@ -205,6 +207,22 @@ layout! {
         8 => seed: u64,
         /// Zero.
         16 => reserved: [u64; 6],
+    }
+
+    /// A heap of a user's boxes: its roots.
+    struct HeapBody: 128 bytes, aligned 64 {
+        /// Each a box ([`crate::words::Link`]), or 0.
+        0 => roots: [AtomicU64; 16],
+    }
+
+    /// A box of a heap: its links follow at byte 16, then its value, padded with zeros to a multiple of 8.
+    struct BoxHeader: 16 bytes, aligned 8 {
+        /// [`crate::words::Piece`].
+        0 => word: AtomicU64,
+        /// Links.
+        8 => links: AtomicU32,
+        /// Bytes of the value.
+        12 => len: AtomicU32,
     }
 
     /// A counter: the sum of its stripes, modulo 2^64. Stripes of 64 bytes follow.

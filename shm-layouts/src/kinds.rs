@@ -49,6 +49,8 @@ constants! { CONSTANTS:
     KIND_COUNTER: u32 = 36;
     /// Text, bytes or elements that never change.
     KIND_FROZEN: u32 = 37;
+    /// Boxes of a user's, and the roots that lead to them.
+    KIND_HEAP: u32 = 38;
     /// A queue of serialised messages that are in it until they are done.
     KIND_JOINABLE_QUEUE: u32 = 40;
     /// Where connections are asked for by name.
@@ -82,6 +84,7 @@ pub const fn name(kind: u32) -> &'static str {
         KIND_NAMESPACE => "namespace",
         KIND_COUNTER => "counter",
         KIND_FROZEN => "frozen value",
+        KIND_HEAP => "heap",
         KIND_JOINABLE_QUEUE => "joinable queue",
         KIND_LISTENER => "listener",
         _ => "unknown",

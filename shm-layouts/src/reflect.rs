@@ -113,6 +113,8 @@ pub const STRUCTS: &[Struct] = &[
     crate::containers::DirectoryHeader::REFLECT,
     crate::containers::ChunkHeader::REFLECT,
     crate::containers::ShardedBody::REFLECT,
+    crate::containers::HeapBody::REFLECT,
+    crate::containers::BoxHeader::REFLECT,
     crate::containers::CounterBody::REFLECT,
     crate::containers::CounterStripe::REFLECT,
     crate::containers::FrozenBody::REFLECT,

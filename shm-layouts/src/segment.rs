@@ -128,8 +128,12 @@ layout! {
         228 => directory_event: AtomicU32,
         /// Heap units in use. A hint.
         232 => units_used: AtomicU64,
+        /// 1 once free memory was given back to the system: free extents may have pages without memory from then on.
+        240 => trimmed: AtomicU32,
         /// Zero.
-        240 => reserved: [u64; 2],
+        244 => reserved0: u32,
+        /// Zero.
+        248 => reserved: u64,
     }
 
     /// One participant. The slot is his while the lock byte `LOCK_SLOTS` + slot number is held.

@@ -1,11 +1,16 @@
-//! Plain data that processes share: one [`Value`], or an [`Array`] of many.
+//! Data that processes share: single values, arrays, collections, and what never changes.
 //!
 //! | | reading | writing | after a death inside |
 //! |---|---|---|---|
 //! | [`Value`] | without a lock, never torn | under its lock, seen whole or not at all | nothing to repair |
 //! | [`Value`] of a [`Number`], `fetch_add` and the like | one atomic instruction | the same | nothing to repair |
 //! | [`Array`] | under its lock | under its lock | the next taker is told, if elements may be half written |
-//! | pointers and raw views of both | as you arrange it | as you arrange it | as you arrange it |
+//! | [`Dict`], [`ShardedDict`], [`Namespace`], [`List`] | without a lock, never torn | under its lock, seen whole or not at all | nothing: the next writer repairs |
+//! | [`Counter`] | one atomic load a stripe | one atomic instruction | nothing to repair |
+//! | [`FrozenStr`], [`FrozenBytes`], [`FrozenArray`], [`FrozenDict`] | in place | once, before anybody sees it | nothing to repair |
+//! | [`SharedMemory`], [`ShareableList`] | as you arrange it; without a lock | as you arrange it; as a [`List`] | nothing to repair |
+//! | [`heap::Heap`]: structures of one's own | without a lock, never torn | under its lock, seen whole or not at all | nothing: the next changer repairs |
+//! | pointers and raw views of [`Value`] and [`Array`] | as you arrange it | as you arrange it | as you arrange it |
 
 mod arena;
 pub(crate) mod array;
@@ -14,6 +19,7 @@ pub(crate) mod dict;
 pub(crate) mod frozen;
 mod frozen_dict;
 mod guard;
+pub mod heap;
 pub(crate) mod list;
 pub(crate) mod namespace;
 mod node;

@@ -8,7 +8,7 @@
 //! read    w1 = word (acquire); value = copy (w1 / 2) & 1; acquire fence; w2 = word; accepted iff w2 - (w1 & !1) ≤ 2
 //! ```
 //! The writer never touches the current copy, so a dead writer leaves nothing to repair: the next one computes the same `s` and
-//! overwrites the same copy. Model: `mc_value`.
+//! overwrites the same copy. Model: `value` (`tests/models`).
 //!
 //! # Crash behaviour
 //!

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::segment::{interrupt, locked};
 use crate::sys::watch::{BELL, Bell, Watch};
 use crate::sys::{proc, spawn};
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, Once, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long children may take to end once this process cannot wait any longer.
@@ -107,10 +107,13 @@ pub(super) fn is_watched() -> bool {
     WATCHER.get().is_some_and(|watcher| watcher.owner == std::process::id())
 }
 
-/// The watcher touches no segment from now on. The end comes twice, after `main` and at the exit.
+/// The watcher touches no segment from now on.
 pub(super) fn leave_segments() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| std::mem::forget(locked(&AT_WORK)));
+    static HAVE_LEFT: AtomicBool = AtomicBool::new(false);
+    // With `#[shmkit::main]` a process ends twice: when `main` has returned, and at exit.
+    if is_watched() && !HAVE_LEFT.swap(true, Ordering::Relaxed) {
+        std::mem::forget(locked(&AT_WORK));
+    }
 }
 
 impl Watcher {

@@ -225,7 +225,9 @@ impl SegmentBuilder {
             heap_hint: AtomicU32::new(0),
             directory_event: AtomicU32::new(0),
             units_used: AtomicU64::new(0),
-            reserved: [0; 2],
+            trimmed: 0.into(),
+            reserved0: 0,
+            reserved: 0,
         };
         // The table's first page, too: there is no use for a segment without objects.
         let first = objects + u64::from(FIRST_OBJECTS) * size_of::<ObjectEntry>() as u64;

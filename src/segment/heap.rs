@@ -7,6 +7,8 @@
 //!         first, then HELD by me (the commit)
 //! grow    fallocate; write the new head; then publish `committed`
 //! free    one CAS {generation, …} → {generation + 1, FREE}; no lock
+//! trim    under the heap lock: trimmed = 1; the whole pages of each FREE extent lose their memory. From then on, who
+//!         allocates an extent that has such pages backs them first
 //! ```
 //! A HELD extent belongs to a participant and is freed at its death; a COMMITTED one belongs to an object. Whoever wants
 //! to keep what a dead one held commits it before the sweep. Model: `mc_extent`.
@@ -18,6 +20,9 @@ use shmkit_layouts::segment::UNIT_SIZE;
 use shmkit_layouts::words::{ExtentRef, UNIT_COMMITTED, UNIT_FREE, UNIT_HELD, Unit};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
+
+/// What memory is given and taken in.
+const PAGE: u64 = 4096;
 
 /// A piece of the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl Attachment {
             return Err(SegmentError::OutOfMemory { needed: len, free, hint }.into());
         }
         let lock = atomic!(self.header(), heap_lock);
-        self.with_lock(lock, "heap", || {
+        let found = self.with_lock(lock, "heap", || {
             let hint = u64::from(atomic!(self.header(), heap_hint).load(Ordering::Relaxed));
             if hint != 0
                 && let Some(extent) = self.walk(hint, units as u32, slot)?
@@ -54,7 +59,62 @@ impl Attachment {
                 }
                 self.grow(units)?;
             }
+        })?;
+        // Relaxed: what was trimmed before the extent was found was trimmed under the same lock.
+        if atomic!(self.header(), trimmed).load(Ordering::Relaxed) != 0
+            && let Err(error) = self.back_again(&found)
+        {
+            self.free_extent(found.reference.pack());
+            return Err(error);
+        }
+        Ok(found)
+    }
+
+    /// Backs what a trim took away from an extent.
+    #[cold]
+    fn back_again(&self, extent: &Extent) -> Result<()> {
+        let start = extent.offset & !(PAGE - 1);
+        let end = (extent.offset + extent.len).next_multiple_of(PAGE);
+        if shm::has_hole(self.map.fd(), start, end)? { self.back(start, end - start) } else { Ok(()) }
+    }
+
+    /// Gives the memory of free extents back to the system; bytes of whole pages that have none any more.
+    pub(crate) fn trim(&self) -> Result<u64> {
+        let lock = atomic!(self.header(), heap_lock);
+        self.with_lock(lock, "heap", || {
+            let committed = self.committed();
+            // Before the first page goes, and for good: a death on the way leaves pages that are backed again when they are needed.
+            atomic!(self.header(), trimmed).store(1, Ordering::Release);
+            failpoint!("heap.trimming");
+            let (mut at, mut run, mut given) = (0, 0, 0);
+            while at < committed {
+                let seen = self.unit_word(at).load(Ordering::Acquire);
+                let head = Unit::unpack(seen);
+                let next = at + u64::from(head.len);
+                if head.len == 0 || next > committed || head.state > UNIT_COMMITTED {
+                    return Err(corrupt("heap unit", self.geometry.units + at * 8, seen));
+                }
+                // Free neighbours are one run: nobody else allocates under the lock.
+                if head.state != UNIT_FREE {
+                    given += self.punch(run, at)?;
+                    run = next;
+                }
+                at = next;
+            }
+            Ok(given + self.punch(run, committed)?)
         })
+    }
+
+    /// Takes the memory of the whole pages between two units away.
+    fn punch(&self, from: u64, to: u64) -> Result<u64> {
+        let start = (self.geometry.heap + from * UNIT_SIZE).next_multiple_of(PAGE);
+        let end = (self.geometry.heap + to * UNIT_SIZE) & !(PAGE - 1);
+        if start >= end {
+            return Ok(0);
+        }
+        shm::punch(self.map.fd(), start, end - start)?;
+        failpoint!("heap.trimmed");
+        Ok(end - start)
     }
 
     /// First fit from the head `from` on. Under the heap lock.

@@ -213,6 +213,7 @@ impl Segment {
     }
 
     /// Recovers every participant that has died, at once instead of when somebody waits for it. Gives how many there were.
+    /// Where somebody else is recovering, it waits for him; one who is stopped in that is waited for like any owner of a lock.
     pub fn recover(&self) -> usize {
         self.attachment.recover_dead_now()
     }
@@ -238,6 +239,34 @@ impl Segment {
     /// `Corrupt`.
     pub fn memory(&self) -> Result<(u64, u64)> {
         self.attachment.heap_usage()
+    }
+
+    /// Gives the memory of free parts of its heap back to the system, page by page; how many bytes have none now. They are backed
+    /// again when they are needed, or what needs them fails with `OutOfMemory`.
+    ///
+    /// Nobody waits for it but who allocates memory meanwhile. Memory that a container keeps for more elements stays its own until
+    /// it is cleared or dropped.
+    ///
+    /// Call it when nobody reads a dict or list that has just shrunk: a reader that looks at memory which is being given back makes
+    /// the system back that page once more, or gets SIGBUS if there is no memory left at that very moment.
+    ///
+    /// # Crash behaviour
+    /// A death on the way leaves some free pages with memory and some without.
+    ///
+    /// # Errors
+    /// `Corrupt`; `System`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> shmkit::Result<()> {
+    /// let segment = shmkit::Segment::anonymous()?;
+    /// drop(shmkit::Array::<u8>::new_in(&segment, 4 << 20)?);
+    /// assert!(segment.trim()? > 3 << 20);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trim(&self) -> Result<u64> {
+        self.attachment.trim()
     }
 
     /// Process ids of its live participants.

@@ -1,7 +1,7 @@
 //! Files of shared memory: named ones in `/dev/shm`, anonymous ones by `memfd_create`.
 
 use super::{Call, SysError};
-use rustix::fs::{self, AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, Stat};
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -79,6 +79,26 @@ pub(crate) fn back(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<bool, Sy
             Err(Errno::NOSPC | Errno::NOMEM) => return Ok(false),
             Err(errno) => return Err(SysError::new("fallocate", errno)),
         }
+    }
+}
+
+/// Takes the memory behind `len` bytes from `offset` away: they read as zeros, and the next access needs new memory.
+pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), SysError> {
+    loop {
+        match fs::fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new("fallocate(FALLOC_FL_PUNCH_HOLE)", errno)),
+        }
+    }
+}
+
+/// Whether any of the bytes from `start` to `end` has no memory behind it.
+pub(crate) fn has_hole(fd: BorrowedFd<'_>, start: u64, end: u64) -> Result<bool, SysError> {
+    // The description's position moves: nobody reads or writes through it.
+    match fs::seek(fd, SeekFrom::Hole(start)) {
+        Ok(hole) => Ok(hole < end),
+        Err(errno) => Err(SysError::new("lseek(SEEK_HOLE)", errno)),
     }
 }
 

@@ -5,7 +5,8 @@
 //! free   block = {new generation, FREE}; release fence; next = free list; free list = block; (the caller:) journal -= block
 //! ```
 //! A kill leaves at most one block between two of these steps, and it is the head of its free list or the start of its
-//! class's rest, or it is not in there: so the repair knows whether it still has to be put there.
+//! class's rest, or it is not in there: so the repair knows whether it still has to be put there. A change that is undone may
+//! have taken several blocks of a class: which of them has not left its list yet is asked before the first is put back.
 
 use super::{Block, Words, Writing, fence_contents};
 use crate::error::Result;
@@ -167,8 +168,11 @@ impl<'a> Writing<'a> {
         };
         match piece.state {
             PIECE_COMMITTED if is_meant => self.make_free(block, piece.class),
-            // Freed before or never begun: back to where it belongs, unless it is there.
-            PIECE_FREE if free.load(Ordering::Relaxed) != named.place => self.push_free(block, piece.class),
+            // Freed before or never begun: back to where it belongs, unless it is there. A large block that was never begun, or is gone,
+            // lies in no slab: its place may be somebody else's, whatever is read there.
+            PIECE_FREE if free.load(Ordering::Relaxed) != named.place && self.is_in_slab(block, piece.class)? => {
+                self.push_free(block, piece.class);
+            }
             _ => {}
         }
         Ok(())
@@ -277,6 +281,32 @@ impl<'a> Writing<'a> {
                     new.store(0, Ordering::Release);
                 }
             }
+        }
+    }
+
+    /// The block that was noted last may not have left its free list yet: the journal forgets it. Before anything is freed: the head
+    /// of the list is what tells.
+    #[cold]
+    pub(super) fn forget_untaken(&mut self) -> Result<()> {
+        let body = self.body();
+        for word in atomic!(body, added) {
+            self.forget_if_head(word);
+        }
+        for bundle in [atomic!(body, record), atomic!(body, new_bundle)] {
+            let link = bundle.load(Ordering::Relaxed);
+            if link != 0
+                && let Ok(block) = self.block(link)
+            {
+                self.links(&block)?.iter().for_each(|word| self.forget_if_head(word));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_if_head(&self, word: &AtomicU64) {
+        let place = Link::unpack(word.load(Ordering::Relaxed)).place;
+        if place != 0 && atomic!(self.body(), free).iter().any(|head| head.load(Ordering::Relaxed) == place) {
+            word.store(0, Ordering::Release);
         }
     }
 

@@ -210,6 +210,22 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
+    /// Whether a block is one of a slab of that class.
+    #[cold]
+    pub(super) fn is_in_slab(&self, block: &Block<'a>, class: u32) -> Result<bool> {
+        let (attachment, start) = (self.arena.attachment, block.place() << 4);
+        let Some(size) = super::blocks::size_of_class(class) else { return Ok(false) };
+        for word in self.list()?.into_iter().flat_map(Words::iter) {
+            let Ok(extent) = attachment.find_extent(word.load(Ordering::Relaxed), self.arena.what) else { continue };
+            let first = extent.offset + HEADER;
+            if (first..extent.offset + extent.len).contains(&start) {
+                let is_of_class = atomic!(self.slab_header(&extent)?, size_class).load(Ordering::Relaxed) == class;
+                return Ok(is_of_class && (start - first).is_multiple_of(size));
+            }
+        }
+        Ok(false)
+    }
+
     // ---- large blocks -----------------------------------------------------------------------------------------------
 
     /// A block with an extent of its own.

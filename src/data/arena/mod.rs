@@ -285,6 +285,8 @@ impl<'a> Writing<'a> {
     fn abandon(&mut self) -> Result<()> {
         let body = self.body();
         self.settle_bundles();
+        self.forget_untaken()?;
+        failpoint!("arena.untaken");
         let undo = atomic!(body, undo);
         let offset = undo.load(Ordering::Relaxed);
         if offset != 0 {

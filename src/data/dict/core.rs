@@ -11,7 +11,7 @@
 //! ```
 //! Index slots are written once, and entries are appended, until the table is replaced: so a reader finds a key whose entry
 //! was there before and after. While a table is being built, changes of entries that were copied are made there too. Model:
-//! `mc_dict`.
+//! `dict` (`tests/models`).
 
 use super::table::{Entry, MOST_SLOTS, PAGE, PAGE_HEADER, Table, capacity_of, inline_size, pages_of};
 use crate::data::arena::link::TRIES;

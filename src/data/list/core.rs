@@ -12,7 +12,7 @@
 //!           an empty slot: out of range
 //! ```
 //! No reader needs a length: the slots are the truth. The lock's owner has one, which the journal keeps exact. Model:
-//! `mc_list`.
+//! `list` (`tests/models`).
 
 use super::directory::{Directory, build_chunk, chunk_size, slots};
 use crate::data::arena::link::TRIES;
