@@ -139,6 +139,10 @@
 #define SHMKIT_MUTEX_OWNER UINT32_C(0x3fffffff)
 /* Wait word: somebody may sleep on it. */
 #define SHMKIT_EVENT_WAITING UINT32_C(0x80000000)
+/* Wait word: publishers put a fence between their change and their look at the word. */
+#define SHMKIT_EVENT_FENCED UINT32_C(0x40000000)
+/* Wait word: every publisher knows that it is fenced. */
+#define SHMKIT_EVENT_PROVEN UINT32_C(0x20000000)
 /* Ring slot: nothing in it. */
 #define SHMKIT_SLOT_FREE UINT64_C(0)
 /* Ring slot: a committed message. */
@@ -312,7 +316,11 @@
 
 /* Event: A wait word. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_EVENT_SEQUENCE_SHIFT 0
-#define SHMKIT_EVENT_SEQUENCE_MASK UINT32_C(0x7fffffff)
+#define SHMKIT_EVENT_SEQUENCE_MASK UINT32_C(0x1fffffff)
+#define SHMKIT_EVENT_PROVEN_SHIFT 29
+#define SHMKIT_EVENT_PROVEN_MASK UINT32_C(0x1)
+#define SHMKIT_EVENT_FENCED_SHIFT 30
+#define SHMKIT_EVENT_FENCED_MASK UINT32_C(0x1)
 #define SHMKIT_EVENT_WAITING_SHIFT 31
 #define SHMKIT_EVENT_WAITING_MASK UINT32_C(0x1)
 

@@ -35,7 +35,9 @@ pub const WORDS: &[Word] = &[
         doc: "A wait word.",
         bits: 32,
         fields: &[
-            field("sequence", 0, 31, "Goes up with every wake-up."),
+            field("sequence", 0, 29, "Goes up with every wake-up."),
+            field("proven", 29, 1, "Every publisher knows that it is fenced."),
+            field("fenced", 30, 1, "Publishers put a fence between their change and their look at the word."),
             field("waiting", 31, 1, "Somebody may sleep on the word."),
         ],
     },
@@ -257,6 +259,8 @@ mod tests {
         assert_eq!(u64::from(MUTEX_RECOVER), mask("Mutex", "recover"));
         assert_eq!(u64::from(MUTEX_CONTENDED), mask("Mutex", "contended"));
         assert_eq!(u64::from(crate::words::EVENT_WAITING), mask("Event", "waiting"));
+        assert_eq!(u64::from(crate::words::EVENT_FENCED), mask("Event", "fenced"));
+        assert_eq!(u64::from(crate::words::EVENT_PROVEN), mask("Event", "proven"));
 
         let entry = Entry::unpack(0);
         assert_eq!(Entry { state: ONES, ..entry }.pack(), mask("Entry", "state"));

@@ -11,6 +11,10 @@ constants! { CONSTANTS:
     MUTEX_OWNER: u32 = (1 << 30) - 1;
     /// Wait word: somebody may sleep on it.
     EVENT_WAITING: u32 = 1 << 31;
+    /// Wait word: publishers put a fence between their change and their look at the word.
+    EVENT_FENCED: u32 = 1 << 30;
+    /// Wait word: every publisher knows that it is fenced.
+    EVENT_PROVEN: u32 = 1 << 29;
     /// Ring slot: nothing in it.
     SLOT_FREE: u64 = 0;
     /// Ring slot: a committed message.

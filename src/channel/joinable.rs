@@ -347,7 +347,7 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Task<'_, T> {
     }
 }
 
-const fn options<T>(capacity: usize) -> QueueOptions {
+fn options<T>(capacity: usize) -> QueueOptions {
     QueueOptions { loans: DEFAULT_TASKS, ..QueueOptions::new::<T>(capacity) }
 }
 

@@ -32,6 +32,8 @@ pub struct SegmentBuilder {
 
 /// Address space a segment reserves unless told otherwise: 16 GiB, or what the limits allow.
 const DEFAULT_MAX_SIZE: u64 = 16 << 30;
+/// Entries of the table of objects that a new segment has, a page.
+const FIRST_OBJECTS: u32 = 32;
 const SMALLEST: u64 = 256 << 10;
 const OBJECTS: u64 = 1 << 16;
 
@@ -174,7 +176,7 @@ impl SegmentBuilder {
         let registry_end = registry + u64::from(self.max_participants) * size_of::<ParticipantSlot>() as u64;
         let objects = registry_end.next_multiple_of(4096);
         // A sixteenth of the room is the most the table of objects may reserve.
-        let capacity = OBJECTS.min((size / 16 / size_of::<ObjectEntry>() as u64).max(32));
+        let capacity = OBJECTS.min((size / 16 / size_of::<ObjectEntry>() as u64).max(u64::from(FIRST_OBJECTS)));
         let units = (objects + capacity * size_of::<ObjectEntry>() as u64).next_multiple_of(4096);
         let heap_units_max = ((size - units).saturating_sub(4096) / (UNIT_SIZE + 8)) & !15;
         let heap = (units + heap_units_max * 8).next_multiple_of(4096);
@@ -215,7 +217,7 @@ impl SegmentBuilder {
             creator: 1 << 32,
             label: label_bytes,
             committed: AtomicU64::new(0),
-            objects_high: AtomicU32::new(0),
+            objects_high: AtomicU32::new(FIRST_OBJECTS),
             next_slot: AtomicU32::new(0),
             recoveries: AtomicU64::new(0),
             heap_lock: AtomicU32::new(0),
@@ -227,10 +229,12 @@ impl SegmentBuilder {
             reserved0: 0,
             reserved: 0,
         };
-        if !shm::back(fd.as_fd(), 0, registry_end)? {
+        // The table's first page, too: there is no use for a segment without objects.
+        let first = objects + u64::from(FIRST_OBJECTS) * size_of::<ObjectEntry>() as u64;
+        if !shm::back(fd.as_fd(), 0, first)? {
             let free = shm::free_space(fd.as_fd()).unwrap_or(0);
             let hint = "/dev/shm is full: remove segments (`shmkit ls`, `shmkit gc`) or enlarge it";
-            return Err(SegmentError::OutOfMemory { needed: registry_end, free, hint }.into());
+            return Err(SegmentError::OutOfMemory { needed: first, free, hint }.into());
         }
         let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut header);
         match rustix::io::pwrite(&fd, &*bytes, 0) {

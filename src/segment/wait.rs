@@ -1,21 +1,25 @@
-//! Waiting: one eventcount for every object, `{waiting:1, sequence:31}` in a shared futex word.
+//! Waiting: one eventcount for every object, `{waiting:1, fenced:1, proven:1, sequence:29}` in a shared futex word.
 //!
 //! ```text
-//! wait      spin a bounded time, then: attempt; mark the word as waited on; barrier; attempt; sleep while the word is
-//!           unchanged; mark it AGAIN after every return, before the next attempt
-//! publish   change the state; barrier; if the word is marked: {sequence + 1, not marked}, wake one
+//! wait      spin a bounded time, then: attempt; mark the word as waited on and fenced; barrier; attempt; sleep while the word
+//!           is unchanged; mark it AGAIN after every return, before the next attempt
+//! barrier   the mark found the word proven: a fence; otherwise membarrier(2), and mark the word as proven if it is unchanged
+//! publish   change the state; compiler fence; the word is neither waited on nor fenced: nothing. Otherwise one CAS,
+//!           which is a fence: waited on: {sequence + 1, not waited on}, wake one; only fenced: not fenced, not proven
 //! relay     who took something after a sleep wakes one more; who leaves without taking after a sleep does too
 //! ```
-//! The barrier is asymmetric: publishers pay a compiler fence, sleepers pay `membarrier(2)`. A sleep never relies on the
-//! wake-up alone: it is sliced, and after each slice the registry is searched for dead participants, whose recovery wakes
-//! everybody. Before each sleep the program may end the wait ([`interrupt`]). Model: `mc_ec`, protocol 1 (`tests/models`).
+//! The barrier is asymmetric: publishers pay a compiler fence, sleepers pay `membarrier(2)`, which costs as much as the sleep
+//! itself. So who sleeps again and again pays once: until a publisher finds nobody asleep, all pay a fence instead. A sleep never
+//! relies on the wake-up alone: it is sliced, and after each slice the registry is searched for dead participants, whose
+//! recovery wakes everybody. Before each sleep the program may end the wait ([`interrupt`]). Models: `mc_ec`, protocol 1, and
+//! `fences` (`tests/models`).
 
 use super::{Attachment, interrupt};
 use crate::error::Result;
 use crate::sys::{fork, futex, membarrier, proc};
-use shmkit_layouts::words::EVENT_WAITING;
+use shmkit_layouts::words::{EVENT_FENCED, EVENT_PROVEN, EVENT_WAITING};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// The first slice of a sleep; it doubles up to [`LONGEST_SLICE`].
@@ -26,6 +30,8 @@ pub(crate) const LONGEST_SLICE: Duration = Duration::from_secs(1);
 const SHORT_SLICE: Duration = Duration::from_millis(1);
 /// How long one spins before one sleeps, in nanoseconds: about what waking a sleeper costs.
 static SPIN: AtomicU32 = AtomicU32::new(20_000);
+/// The part of the word that counts wake-ups.
+const SEQUENCE: u32 = EVENT_PROVEN - 1;
 /// Looks at the state before the first one at the clock.
 const CLOSE_LOOKS: u32 = 16;
 
@@ -206,13 +212,8 @@ fn sleep<R>(
     // Of the last look for the dead: signals and wake-ups for others may keep each single sleep short.
     let mut looked = Instant::now();
     loop {
-        let word = event.load(Ordering::Relaxed);
-        let marked = word | EVENT_WAITING;
-        // Pairs with the load in `publish`: the mark is in place before the last look at the state.
-        if word != marked && event.compare_exchange(word, marked, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            continue;
-        }
-        let slice = if membarrier::sleeper() { longest } else { SHORT_SLICE };
+        let (marked, is_ordered) = order(event, mark(event));
+        let slice = if is_ordered { longest } else { SHORT_SLICE };
         let left = deadline.left().unwrap_or(slice);
         let over = match attempt() {
             Ok(None) if left.is_zero() => Some(Ok(None)),
@@ -228,8 +229,6 @@ fn sleep<R>(
             return outcome;
         }
         futex::wait(event, marked, slice.min(left));
-        // A publisher that found the mark cleared it: without it the next publisher would see nobody.
-        event.fetch_or(EVENT_WAITING, Ordering::SeqCst);
         slept = true;
         if looked.elapsed() >= slice.min(left) {
             attachment.recover_dead();
@@ -255,27 +254,67 @@ pub(crate) fn publish_all(event: &AtomicU32) {
 fn publish(event: &AtomicU32, count: u32) {
     membarrier::publisher();
     let word = event.load(Ordering::Relaxed);
-    if word & EVENT_WAITING != 0 {
+    if word & (EVENT_WAITING | EVENT_FENCED) != 0 {
         wake(event, word, count);
     }
 }
 
 #[cold]
-fn wake(event: &AtomicU32, mut word: u32, count: u32) {
-    while word & EVENT_WAITING != 0 {
-        let next = (word & !EVENT_WAITING).wrapping_add(1) & !EVENT_WAITING;
-        match event.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => break,
-            Err(now) => word = now,
-        }
+fn wake(event: &AtomicU32, word: u32, count: u32) {
+    if take_mark(event, word) {
+        futex::wake(event, count);
     }
-    futex::wake(event, count);
 }
 
 /// Wakes everybody whether marked or not: recovery, which cannot know what the dead one left undone.
 pub(crate) fn wake_everybody(event: &AtomicU32) {
     // As in `publish`: what the caller changed, or found that the dead one had changed, is there before the look at the mark.
     membarrier::publisher();
-    let word = event.load(Ordering::Relaxed);
-    wake(event, word | EVENT_WAITING, i32::MAX as u32);
+    take_mark(event, event.load(Ordering::Relaxed));
+    futex::wake(event, i32::MAX as u32);
+}
+
+/// Marks the word as waited on, and gives what it is now. A publisher that found the mark cleared it: it is set again before each
+/// look at the state, or the next publisher would see nobody.
+pub(crate) fn mark(event: &AtomicU32) -> u32 {
+    // SeqCst pairs with the looks of `publish`: the mark is in place before the look at the state that follows `order`.
+    event.fetch_or(EVENT_WAITING | EVENT_FENCED, Ordering::SeqCst) | EVENT_WAITING | EVENT_FENCED
+}
+
+/// Orders a mark before the look at the state that follows, against every publisher. Gives the word to sleep on, and whether it
+/// could be done: if not, the sleep must be short.
+pub(crate) fn order(event: &AtomicU32, marked: u32) -> (u32, bool) {
+    if marked & EVENT_PROVEN != 0 {
+        // Every publisher fences before it looks: since whoever set this had his barrier. Pairs with the CAS in `take_mark`.
+        fence(Ordering::SeqCst);
+        return (marked, true);
+    }
+    if !membarrier::sleeper() {
+        return (marked, false);
+    }
+    // A publisher that looks from now on sees `fenced`. Unchanged, so it was so all the time; changed, nobody will sleep on it.
+    // Release: whoever finds it is behind the barrier.
+    match event.compare_exchange(marked, marked | EVENT_PROVEN, Ordering::SeqCst, Ordering::Relaxed) {
+        Ok(_) => (marked | EVENT_PROVEN, true),
+        Err(_) => (marked, true),
+    }
+}
+
+/// The slow half of a publisher: takes away the mark of those who sleep, and says whether there was one; where there is none, that
+/// publishers fence.
+fn take_mark(event: &AtomicU32, mut word: u32) -> bool {
+    loop {
+        let is_waited_on = word & EVENT_WAITING != 0;
+        let next = match word & EVENT_FENCED != 0 {
+            _ if is_waited_on => word & (EVENT_FENCED | EVENT_PROVEN) | word.wrapping_add(1) & SEQUENCE,
+            true => word & SEQUENCE,
+            false => return false,
+        };
+        // This is the fence, also where it fails: the change of the state comes before it, and a mark that comes after it is
+        // followed by a look that sees the change. Pairs with `mark` and `order`.
+        match event.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return is_waited_on,
+            Err(now) => word = now,
+        }
+    }
 }

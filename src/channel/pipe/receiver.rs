@@ -216,7 +216,7 @@ impl<T: Element> Receiver<T> {
         failpoint!("pipe.read");
         self.end.advance(count);
         failpoint!("pipe.acknowledged");
-        wait::publish_one(atomic!(self.end.body, not_full));
+        wait::publish_all(atomic!(self.end.body, not_full));
     }
 
     /// Whether there is an element; looks at the other end if it has to.
@@ -249,7 +249,8 @@ impl<T: Element> Receiver<T> {
         self.end.claim()?;
         let event = atomic!(self.end.body, not_empty);
         let attempt = || self.look(is_waited_on(event));
-        match wait::wait(self.end.object.attachment(), event, deadline, attempt)? {
+        // Whoever publishes wakes all: those who watch for others, too. Nobody needs to pass it on.
+        match wait::wait_while(self.end.object.attachment(), event, deadline, || false, attempt)? {
             Some(()) => Ok(()),
             None => self.find_element(),
         }

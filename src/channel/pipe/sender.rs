@@ -214,7 +214,7 @@ impl<T: Element> Sender<T> {
         failpoint!("pipe.written");
         self.end.advance(count);
         failpoint!("pipe.committed");
-        wait::publish_one(atomic!(self.end.body, not_empty));
+        wait::publish_all(atomic!(self.end.body, not_empty));
     }
 
     /// Whether there is room; looks at the other end if it has to.
@@ -248,7 +248,8 @@ impl<T: Element> Sender<T> {
         self.end.claim()?;
         let event = atomic!(self.end.body, not_full);
         let attempt = || self.look(is_waited_on(event));
-        match wait::wait(self.end.object.attachment(), event, deadline, attempt)? {
+        // Whoever publishes wakes all: those who watch for others, too. Nobody needs to pass it on.
+        match wait::wait_while(self.end.object.attachment(), event, deadline, || false, attempt)? {
             Some(()) => Ok(()),
             None => self.find_room(),
         }

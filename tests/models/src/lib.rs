@@ -7,6 +7,7 @@
 //!
 //! | Module | Algorithm |
 //! |---|---|
+//! | [`fences`] | who pays for the order between a change and the look at the wait word, with store buffers |
 //! | [`waiting`] | the eventcount: publish, wait, relay, leave |
 //! | [`mutex`] | the robust mutex, with owner-death recovery |
 //! | [`pipe`] | the ring between two ends that change hands, and the end of the file |
@@ -40,6 +41,7 @@ pub mod dict;
 pub mod directory;
 pub mod explorer;
 pub mod extents;
+pub mod fences;
 pub mod heap;
 mod life;
 pub mod list;
