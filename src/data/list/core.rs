@@ -150,6 +150,15 @@ impl<'a> Core<'a> {
         view.word(tail).filter(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 
+    /// Element `length`, the next one, goes to `cell`, which is a place in the last chunk.
+    #[inline]
+    fn leave_place(&self, view: &View<'a>, cell: &AtomicU64, place: &Place<'a>, length: u64) {
+        let (offset, left) = (view.offset_of(cell), place.slots.len() - place.slot);
+        atomic!(self.body, tail).store(offset, Ordering::Release);
+        atomic!(self.body, tail_end).store(offset.wrapping_add(left * 8), Ordering::Release);
+        atomic!(self.body, tail_length).store(length, Ordering::Release);
+    }
+
     /// After an append in `cell`.
     #[inline]
     fn leave_tail(&self, view: &View<'a>, cell: &AtomicU64, length: u64) {
@@ -271,9 +280,7 @@ impl<'a> Core<'a> {
             if let Some(cell) = place.cell() {
                 let word = self.word(writing, new)?;
                 writing.swing(cell, word, length.wrapping_add(1))?;
-                let left = place.slots.len() - place.slot;
-                let end = writing.view.offset_of(cell).wrapping_add(left * 8);
-                atomic!(self.body, tail_end).store(end, Ordering::Release);
+                self.leave_place(&writing.view, cell, &place, length);
                 self.leave_tail(&writing.view, cell, length.wrapping_add(1));
                 return Ok(());
             }
@@ -389,7 +396,11 @@ impl<'a> Core<'a> {
         let Some(cell) = place.cell() else { return Err(writing.corrupt(last)) };
         self.retire(writing, old)?;
         writing.swing(cell, 0, last)?;
-        if place.slot == 0 { self.tidy(writing, 1) } else { Ok(()) }
+        if place.slot == 0 {
+            return self.tidy(writing, 1);
+        }
+        self.leave_place(&writing.view, cell, &place, last);
+        Ok(())
     }
 
     /// Frees empty chunks at the end, but for `keep`.

@@ -7,8 +7,10 @@ mod array;
 mod barrier;
 mod condition;
 mod connection;
+mod counter;
 mod dict;
 mod event;
+mod heap;
 mod joinable;
 mod list;
 mod locks;
@@ -45,7 +47,10 @@ pub fn all() -> Vec<Box<dyn Family>> {
         family("value", value::acts()),
         family("array", array::acts()),
         family("dict", dict::acts()),
-        family("list", list::acts()),
+        family("list", list::acts::<list::Words>()),
+        family("number-list", list::acts::<list::Numbers>()),
+        family("heap", heap::acts()),
+        family("counter", counter::acts()),
         family("pod-queue", pod_queue::acts()),
         family("queue", queue::acts::<queue::Short>()),
         family("long-queue", queue::acts::<queue::Long>()),
