@@ -3,7 +3,10 @@
 mod common;
 
 use shmkit::channel::pipe_in;
+use shmkit::sync::{Readiness, wait_any};
 use shmkit::{ChannelError, Connection, Error, Event, Queue, Segment, pipe};
+use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 roles!(answers, takes_one_and_waits, sends_and_ends);
@@ -276,4 +279,95 @@ fn sixteen_mebibytes_are_one_message_both_ways() {
     here.send_bytes(&bytes).unwrap();
     there.send_bytes(&there.recv_bytes().unwrap()).unwrap();
     assert!(here.recv_bytes().unwrap() == bytes, "it is another one");
+}
+
+/// Whether a descriptor is readable now.
+fn is_readable(readiness: &Readiness) -> bool {
+    let mut fd = libc::pollfd { fd: readiness.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, borrowed for the call.
+    unsafe { libc::poll(&mut fd, 1, 0) == 1 }
+}
+
+#[test]
+fn a_descriptor_says_when_there_is_a_message_or_the_end_of_file() {
+    let (near, far) = pipe(true).unwrap();
+    let readable = Readiness::new(&near).unwrap();
+    assert!(!is_readable(&readable));
+    far.send(&1u8).unwrap();
+    common::until(|| is_readable(&readable));
+    assert_eq!(near.recv::<u8>().unwrap(), 1);
+    readable.rearm().unwrap();
+    assert!(!is_readable(&readable));
+    drop(far);
+    common::until(|| is_readable(&readable));
+    assert!(matches!(near.recv::<u8>(), Err(Error::Channel(ChannelError::EndOfFile))));
+}
+
+#[test]
+fn connections_sockets_and_children_are_waited_for_together() {
+    use std::io::Write;
+    let now = Some(Duration::ZERO);
+    let ((one, other_one), (two, other_two)) = (pipe(true).unwrap(), pipe(true).unwrap());
+    let (socket, mut other_socket) = std::os::unix::net::UnixStream::pair().unwrap();
+    let gate = Event::new().unwrap();
+    let child = shmkit::Process::new(|gate: Event| gate.wait()).args((gate.clone(),)).start().unwrap();
+    let wait = |timeout| wait_any(&[&one, &two, &socket, &child], timeout).unwrap();
+    assert!(wait(now).is_empty());
+    assert!(wait(Some(Duration::from_millis(3))).is_empty());
+    other_two.send(&"two").unwrap();
+    assert_eq!(wait(None), [1]);
+    other_socket.write_all(b"x").unwrap();
+    assert_eq!(wait(None), [1, 2]);
+    assert_eq!(two.recv::<String>().unwrap(), "two");
+    // A closed peer is something to be told of.
+    drop(other_one);
+    assert_eq!(wait(None), [0, 2]);
+    assert!(matches!(one.recv::<u8>(), Err(Error::Channel(ChannelError::EndOfFile))));
+    gate.set();
+    child.join().unwrap().check().unwrap();
+    assert_eq!(wait(None), [0, 2, 3]);
+}
+
+#[test]
+fn several_writers_and_readers_of_one_end_need_no_lock() {
+    const EACH: u64 = 500;
+    let (near, far) = pipe(false).unwrap();
+    let write = |end: Connection, writer: u64| -> shmkit::Result<()> {
+        // Long ones and short ones, which must not be mixed up.
+        (0..EACH).try_for_each(|number| end.send(&vec![writer * EACH + number; number as usize % 50 + 1]))
+    };
+    let children: Vec<_> =
+        (0..2).map(|writer| shmkit::Process::new(write).args((far.clone(), writer)).start().unwrap()).collect();
+    let threads: Vec<_> = (2..4)
+        .map(|writer| {
+            let far = far.clone();
+            std::thread::spawn(move || write(far, writer).unwrap())
+        })
+        .collect();
+    drop(far);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let near = near.clone();
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                loop {
+                    match near.recv::<Vec<u64>>() {
+                        Ok(message) => {
+                            let first = message[0];
+                            assert_eq!(message.len() as u64, first % EACH % 50 + 1);
+                            assert!(message.iter().all(|&number| number == first), "{message:?}");
+                            seen.push(first);
+                        }
+                        Err(Error::Channel(ChannelError::EndOfFile)) => return seen,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    children.iter().for_each(|child| child.join().unwrap().check().unwrap());
+    let seen: Vec<u64> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
+    assert_eq!(seen.len() as u64, 4 * EACH);
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), (0..4 * EACH).collect());
 }

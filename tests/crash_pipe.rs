@@ -216,14 +216,6 @@ fn comes(arguments: &[String]) {
     common::listen();
 }
 
-/// Waits until a child has stopped itself.
-fn await_stop(child: &common::Child) {
-    let mut status = 0;
-    // SAFETY: waitpid with a child of this process and a place for its status; it is not reaped by WUNTRACED.
-    unsafe { libc::waitpid(child.pid() as i32, &raw mut status, libc::WUNTRACED) };
-    assert!(libc::WIFSTOPPED(status), "the child ended: {status}");
-}
-
 #[test]
 fn the_end_of_the_file_is_not_told_while_the_end_goes_from_a_killed_one_to_the_next() {
     let segment = common::named("crash-handing-on");
@@ -238,10 +230,10 @@ fn the_end_of_the_file_is_not_told_while_the_end_goes_from_a_killed_one_to_the_n
     drop((sender, receiver));
 
     looker.tell("look");
-    await_stop(&looker);
+    looker.was_stopped();
     // Adds its cell in front, where the other one has looked.
     let mut next = common::start("comes", &[&segment.name]);
-    await_stop(&next);
+    next.was_stopped();
     owner.kill();
     segment.recover();
     looker.signal(libc::SIGCONT);

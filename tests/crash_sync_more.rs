@@ -4,7 +4,7 @@ mod common;
 
 use shmkit::{Segment, failpoint};
 
-roles!(barrier, notifies, once, permits, recovers, rwlock, waits);
+roles!(barrier, buries, judges, notifies, once, permits, recovers, rwlock, waits);
 
 /// In a child: the segment, and once the parent says so, the kill point that is to be armed.
 fn prepare(arguments: &[String]) -> Segment {
@@ -410,6 +410,58 @@ fn those_who_were_notified_go_on_wherever_the_notifier_dies() {
         });
         goes_on(&segment, &condition, &what);
     }
+}
+
+/// Notifies one, and stops when it has seen him alive.
+fn judges(arguments: &[String]) {
+    let condition = Segment::open(&arguments[0]).unwrap().condition("ready").open().unwrap();
+    let _guard = condition.lock().unwrap();
+    failpoint::stop("condition.judged", 1);
+    assert_eq!(condition.notify(1).unwrap(), 1);
+    common::say("notified");
+    common::listen();
+}
+
+/// Recovers, and stops when it has looked at the first record of the dead one.
+fn buries(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    failpoint::stop("condition.recover_seen", 1);
+    assert_eq!(segment.recover(), 1);
+}
+
+#[test]
+fn a_notification_is_passed_on_that_comes_while_its_receiver_is_recovered() {
+    let segment = common::named("crash-condition-late");
+    let condition = segment.condition("ready").create().unwrap();
+    let mut waiters = [1, 2].map(|count| {
+        let mut child = common::start("waits", &[&segment.name, "nowhere", "1"]);
+        child.expect("ready");
+        child.tell("go");
+        until_waiting_at(&condition, count);
+        // It has released the lock, too.
+        drop(condition.lock().unwrap());
+        child
+    });
+    let [first, second] = &mut waiters;
+    // So that nobody recovers but who is told to.
+    second.signal(libc::SIGSTOP);
+    second.was_stopped();
+    let mut notifier = common::start("judges", &[&segment.name]);
+    notifier.was_stopped();
+    first.kill();
+    let mut recoverer = common::start("buries", &[&segment.name]);
+    recoverer.was_stopped();
+
+    notifier.signal(libc::SIGCONT);
+    notifier.expect("notified");
+    recoverer.signal(libc::SIGCONT);
+    recoverer.succeeded();
+    notifier.tell("end");
+    notifier.succeeded();
+    assert_eq!(condition.waiting(), 0);
+    second.signal(libc::SIGCONT);
+    second.succeeded();
+    goes_on(&segment, &condition, "notified late");
 }
 
 #[test]

@@ -151,11 +151,11 @@ impl Shared {
     fn read_as_manager(self: &Arc<Self>, timeout: Option<Duration>) {
         // SeqCst pairs with the stores before a wake: replies come first, then deaths.
         let is_over = || self.has_deaths.load(Ordering::SeqCst) || self.poked.load(Ordering::SeqCst);
-        // Before the read: a death that is seen only after it may have come with a reply that the read did not see.
-        let has_deaths = self.has_deaths.load(Ordering::SeqCst);
+        // Before the read: a death that is reported later may have come with a reply that the read did not see.
+        let known = locked(&self.deaths).len();
         let outcome = self.read(timeout, is_over);
         match outcome {
-            Ok(0) if has_deaths => self.bury(),
+            Ok(0) if known > 0 => self.bury(known),
             Ok(_) => {}
             // The queue itself is corrupt: no reply can be had any more.
             Err(error) => self.despair(&error.to_string()),
@@ -175,17 +175,22 @@ impl Shared {
         {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.bury();
+        self.bury(usize::MAX);
     }
 
     // ---- deaths ------------------------------------------------------------------------------------------------------
 
-    /// Deals with the workers that have died. Every reply they had sent has been read.
-    fn bury(self: &Arc<Self>) {
-        self.has_deaths.store(false, Ordering::SeqCst);
-        let deaths = std::mem::take(&mut *locked(&self.deaths));
+    /// Deals with the first `known` of the workers that have died. Every reply they had sent has been read.
+    fn bury(self: &Arc<Self>, known: usize) {
+        let known: Vec<_> = {
+            let mut deaths = locked(&self.deaths);
+            let known = known.min(deaths.len());
+            let known = deaths.drain(..known).collect();
+            self.has_deaths.store(!deaths.is_empty(), Ordering::SeqCst);
+            known
+        };
         let mut ended = Vec::new();
-        for (row, status) in deaths {
+        for (row, status) in known {
             let token = self.table.worker(row);
             if let Some(token) = token {
                 self.table.await_recovery(token);
@@ -323,8 +328,12 @@ impl Shared {
         let told = move |status: &ExitStatus| {
             let _telling = locked(&telling);
             let Some(shared) = shared.upgrade() else { return };
-            locked(&shared.deaths).push((row, status.clone()));
-            shared.has_deaths.store(true, Ordering::SeqCst);
+            {
+                let mut deaths = locked(&shared.deaths);
+                deaths.push((row, status.clone()));
+                // Under the lock, so that it says whether there are some.
+                shared.has_deaths.store(true, Ordering::SeqCst);
+            }
             shared.poke();
         };
         // It may be dead before it is entered; its death waits, for only this thread looks at deaths.

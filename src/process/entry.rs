@@ -353,6 +353,7 @@ fn end() {
     for child in &others {
         child.inner.wait(None);
     }
+    spawner::end_server();
     interrupts::leave_segments();
     let was_joined = stop_pools.is_some() || crate::sync::has_bridge();
     crate::sync::stop_bridge();

@@ -53,6 +53,11 @@ impl Server {
         Ok(Server { pid, socket })
     }
 
+    /// Its process id. It has ended once this handle is dropped.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Has a child started; its process id.
     pub(super) fn copy(&self, greeting: &str) -> Result<u32, SysError> {
         socket::send(self.socket.as_fd(), greeting.as_bytes())?;

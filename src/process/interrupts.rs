@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::segment::{interrupt, locked};
 use crate::sys::watch::{BELL, Bell, Watch};
 use crate::sys::{proc, spawn};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,11 @@ pub(super) fn is_watched() -> bool {
 
 /// The watcher touches no segment from now on.
 pub(super) fn leave_segments() {
-    std::mem::forget(locked(&AT_WORK));
+    static HAVE_LEFT: AtomicBool = AtomicBool::new(false);
+    // With `#[shmkit::main]` a process ends twice: when `main` has returned, and at exit.
+    if is_watched() && !HAVE_LEFT.swap(true, Ordering::Relaxed) {
+        std::mem::forget(locked(&AT_WORK));
+    }
 }
 
 impl Watcher {

@@ -68,9 +68,11 @@ pub(super) struct Request {
     pub on_end: Option<OnEnd>,
 }
 
-struct Order {
-    request: Request,
-    reply: SyncSender<Result<Arc<Inner>, SysError>>,
+/// What the spawner is asked for.
+enum Order {
+    Start(Box<Request>, SyncSender<Result<Arc<Inner>, SysError>>),
+    /// The fork server is to end: this process does.
+    EndServer(SyncSender<()>),
 }
 
 /// The spawner as other threads see it.
@@ -107,9 +109,23 @@ pub(super) fn start(request: Request) -> Result<Process> {
         (spawner.orders.clone(), Arc::clone(&spawner.bell))
     };
     // Without the lock: if this process is to be copied, nothing is locked in the copy.
-    orders.send(Order { request, reply }).map_err(|_| gone())?;
+    orders.send(Order::Start(Box::new(request), reply)).map_err(|_| gone())?;
     bell.ring();
     Ok(Process::of_inner(answer.recv().map_err(|_| gone())?.map_err(refused)?))
+}
+
+/// Ends the fork server, if there is one: what it has of the segments is repaired when this returns.
+pub(super) fn end_server() {
+    let (reply, answer) = sync_channel(1);
+    let owner = std::process::id();
+    let spawner = locked(&SPAWNER);
+    let Some(Spawner { bell, orders, .. }) = spawner.as_ref().filter(|spawner| spawner.owner == owner) else { return };
+    if orders.send(Order::EndServer(reply)).is_ok() {
+        bell.ring();
+        drop(spawner);
+        // An error is the end of the spawner, and so of the server.
+        let _ = answer.recv();
+    }
 }
 
 /// Number of threads that shmkit itself runs in this process.
@@ -196,9 +212,17 @@ impl Worker {
             if self.watch.wait(&self.bell, timeout, &mut ready).is_err() {
                 return self.give_up();
             }
-            while let Ok(Order { request, reply }) = self.incoming.try_recv() {
-                let started = self.start(request);
-                let _ = reply.send(started);
+            while let Ok(order) = self.incoming.try_recv() {
+                match order {
+                    Order::Start(request, reply) => {
+                        let started = self.start(*request);
+                        let _ = reply.send(started);
+                    }
+                    Order::EndServer(reply) => {
+                        self.end_server();
+                        let _ = reply.send(());
+                    }
+                }
             }
             if ready.contains(&BELL) {
                 for child in self.watched.values_mut() {
@@ -262,8 +286,21 @@ impl Worker {
                 copied => return copied,
             }
         }
+        self.end_server();
         let server = self.server.insert(Server::start(plan, session, self.bell.fd())?);
         server.copy(greeting)
+    }
+
+    /// Ends the server, or buries it.
+    fn end_server(&mut self) {
+        let Some(pid) = self.server.take().map(|server| server.pid()) else { return };
+        // The kernel may take a moment longer to let go of its memory; somebody else may be repairing.
+        for _ in 0..TRIES {
+            if recover(pid) {
+                break;
+            }
+            std::thread::sleep(PATIENCE);
+        }
     }
 
     fn look_at(&mut self, key: u64) {

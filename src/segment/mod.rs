@@ -213,6 +213,7 @@ impl Segment {
     }
 
     /// Recovers every participant that has died, at once instead of when somebody waits for it. Gives how many there were.
+    /// Where somebody else is recovering, it waits for him; one who is stopped in that is waited for like any owner of a lock.
     pub fn recover(&self) -> usize {
         self.attachment.recover_dead_now()
     }

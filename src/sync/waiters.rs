@@ -25,6 +25,9 @@ const CHUNK: u32 = 7;
 /// A chain of more chunks than this is a loop somebody scribbled.
 const MOST_CHUNKS: u32 = 1 << 12;
 
+/// How often a record can change under recovery's hands, and some.
+const MOST_CHANGES: u32 = 4;
+
 fn recover(attachment: &Attachment, body: &Extent, dead: Dead) {
     let Some(waiters) = waiters(attachment, body) else { return };
     // What the chain names is committed before the sweep takes what the dead one held.
@@ -35,15 +38,22 @@ fn recover(attachment: &Attachment, body: &Extent, dead: Dead) {
     claim::recover_word(atomic!(waiters.body, word), |owner| owner == dead.token());
     failpoint!("condition.recover_lock");
     waiters.each(|record| {
-        let seen = record.load();
-        if seen.token == dead.token().0 {
+        // Somebody who has seen the dead one alive may notify him between the look and the change.
+        for _ in 0..MOST_CHANGES {
+            let seen = record.load();
+            if seen.token != dead.token().0 {
+                break;
+            }
+            failpoint!("condition.recover_seen");
             if seen.state == WAITER_NOTIFIED {
                 // First this: who goes on after my death notifies one too many, which is better than one too few.
                 waiters.notify(1);
                 failpoint!("condition.recover_passed_on");
             }
-            record.change(seen, FREE);
-            failpoint!("condition.recover_freed");
+            if record.change(seen, FREE) {
+                failpoint!("condition.recover_freed");
+                break;
+            }
         }
         false
     });
@@ -213,10 +223,11 @@ impl<'a> Waiters<'a> {
             }
             let seen = record.load();
             // A dead one would have to hand it on: better to whom it matters at once.
-            if seen.state == WAITER_WAITING
-                && !self.attachment.is_dead(Token(seen.token))
-                && record.change(seen, Waiter { state: WAITER_NOTIFIED, ..seen })
-            {
+            if seen.state != WAITER_WAITING || self.attachment.is_dead(Token(seen.token)) {
+                continue;
+            }
+            failpoint!("condition.judged");
+            if record.change(seen, Waiter { state: WAITER_NOTIFIED, ..seen }) {
                 failpoint!("condition.marked");
                 wait::publish_one(record.event());
                 notified += 1;

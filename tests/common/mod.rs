@@ -124,6 +124,14 @@ impl Child {
         status
     }
 
+    /// Waits until the child has stopped itself at an armed point.
+    pub fn was_stopped(&mut self) {
+        let mut status = 0;
+        // SAFETY: waitpid with a child of this process and a place for its status; WUNTRACED reaps only if it has ended.
+        unsafe { libc::waitpid(self.child.id() as i32, &raw mut status, libc::WUNTRACED) };
+        assert!(libc::WIFSTOPPED(status), "the child has ended and not stopped: {status}");
+    }
+
     /// Waits until the child has died by its armed kill point.
     pub fn was_killed(&mut self) {
         assert_eq!(self.end().signal(), Some(libc::SIGKILL), "the kill point was not reached");

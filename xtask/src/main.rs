@@ -27,8 +27,10 @@ usage: cargo xtask COMMAND
                       with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
   miri                what is process-local, under Miri (nightly, with the component miri)
-  kill-grid [--quick | --full] [--seed S] [--only OPERATION[:n[-m][:seed]]]
+  kill-grid [--quick | --full] [--seconds T] [--seed S] [--only OPERATION [--n N[-M]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
+  soak [--minutes M] [--seed S]
+                      a dozen processes at random work, killed, stopped and started; then what recovery takes
 ";
 
 fn main() -> ExitCode {
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["lint"] => lint::run(),
         ["miri"] => miri::run(),
-        ["kill-grid", ..] => torture::run(&words),
+        ["kill-grid" | "soak", ..] => torture::run(&words),
         ["bench", ref options @ ..] => bench::run(options),
         ["instructions"] => instructions::write(),
         ["instructions", "--check"] => instructions::check(),

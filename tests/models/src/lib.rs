@@ -10,6 +10,10 @@
 //! | [`waiting`] | the eventcount: publish, wait, relay, leave |
 //! | [`mutex`] | the robust mutex, with owner-death recovery |
 //! | [`pipe`] | the ring between two ends that change hands, and the end of the file |
+//! | [`barrier`] | arrivals that are claimed once in a round, resets, time-outs |
+//! | [`condition`] | records of waiters, and notifications that no death swallows |
+//! | [`permits`] | the permit semaphore |
+//! | [`pool`] | task words, and the order of replies and deaths |
 //! | [`queue`] | the index ring over owned blocks, with reuse of participant slots and one-pass recovery |
 //! | [`registry`] | attach, detach and recovery of a participant slot |
 //! | [`read_link`] | reads of a published block without a lock |
@@ -30,6 +34,8 @@
 //! gives the number of states; the tests assert it, so that a model that lost a step is noticed.
 
 pub mod arena;
+pub mod barrier;
+pub mod condition;
 pub mod dict;
 pub mod directory;
 pub mod explorer;
@@ -38,11 +44,14 @@ pub mod heap;
 mod life;
 pub mod list;
 pub mod mutex;
+pub mod permits;
 pub mod pipe;
+pub mod pool;
 pub mod queue;
 pub mod read_link;
 pub mod references;
 pub mod registry;
 pub mod segment_file;
+mod sleepers;
 pub mod value;
 pub mod waiting;

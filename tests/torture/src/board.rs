@@ -9,8 +9,10 @@ pub const SHARDS: usize = 16;
 
 /// Everything.
 pub struct Board {
-    /// The next operation that no shard has taken.
+    /// The next operation of a pass that no shard has taken.
     pub next: AtomicU32,
+    /// The passes that were begun.
+    pub passes: AtomicU32,
     /// What became of each operation.
     pub tallies: [Tally; OPERATIONS],
     /// What each shard is doing.
@@ -25,12 +27,14 @@ pub struct Tally {
     pub kills: AtomicU64,
     /// Faults, by kind.
     pub wrongs: [AtomicU32; 5],
+    /// Its line was printed.
+    pub is_printed: AtomicU32,
 }
 
 /// Where a shard is.
 pub struct Progress {
-    /// The operation it has.
-    pub operation: AtomicU32,
+    /// What it has: operations and passes, counted through.
+    pub task: AtomicU32,
     /// Which of its runs.
     pub run: AtomicU32,
     /// The victim's instruction in that run.

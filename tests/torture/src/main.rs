@@ -1,12 +1,16 @@
 //! Torture: what the project promises, tried on real processes that are killed wherever it hurts.
 //!
 //! ```text
-//! shmkit-torture kill-grid [--quick | --full] [--seed S] [--jobs J] [--only OPERATION[:n[-m][:seed]]]
+//! shmkit-torture soak [--minutes M] [--seed S] [--workers W] [--rounds R]
+//! shmkit-torture kill-grid [--quick | --full] [--seconds T] [--seed S] [--jobs J] [--only OPERATION [--n N[-M]]]
 //! ```
 
 mod board;
 mod grid;
+mod janitor;
 mod operation;
+mod random;
+mod soak;
 mod step;
 mod subjects;
 
@@ -16,11 +20,19 @@ const USAGE: &str = "\
 usage: shmkit-torture COMMAND
 
   kill-grid   kills a participant after every instruction of every operation
-              --quick       a sample, some minutes (default)
+              --quick       a sample, five minutes (default)
               --full        every instruction
+              --seconds T   no further pass over the operations begins after that time
               --seed S      what the sample follows from
               --jobs J      processes at work; as many as there are CPUs by default
-              --only OP[:n[-m][:seed]]   one operation, or its runs at instruction n (to m)
+              --only OP     one operation, or those that begin so
+              --n N[-M]     with --only: its runs at instruction N, or N to M
+
+  soak        a dozen processes at random work, killed, stopped and started at random; then what recovery takes
+              --minutes M   of work (default 1)
+              --seed S      what the work follows from
+              --workers W   processes at work (default 12)
+              --rounds R    deaths of each kind whose recovery is measured (default 200; 0: none)
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +40,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.split_first() {
         Some((&"kill-grid", rest)) => grid::main(rest),
+        Some((&"soak", rest)) => soak::main(rest),
+        Some((&soak::AGAIN, rest)) => soak::again(rest),
         _ => Err(USAGE.to_owned()),
     };
     outcome.unwrap_or_else(|message| {

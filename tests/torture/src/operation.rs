@@ -192,6 +192,8 @@ enum Body<S> {
     Open(fn(Actor<S>) -> Check),
     /// From nothing: it opens what it needs.
     Bare(fn(Scene) -> Check),
+    /// From nothing: it starts another process, which is the one who acts.
+    Launcher(fn(Scene) -> Check),
 }
 
 /// One operation of a family.
@@ -213,7 +215,9 @@ impl<S> Acts<S> {
     }
 
     fn with(mut self, name: &'static str, body: Body<S>) -> Self {
-        self.acts.push(Act { info: ActInfo { name, has_waiter: false, is_alone: false }, body, waits: None });
+        let starts = matches!(body, Body::Launcher(_));
+        let info = ActInfo { name, has_waiter: false, is_alone: starts, has_threads: false, has_others: false, starts };
+        self.acts.push(Act { info, body, waits: None });
         self
     }
 
@@ -225,6 +229,12 @@ impl<S> Acts<S> {
     /// One more, of somebody who comes from nothing.
     pub fn bare(self, name: &'static str, body: fn(Scene) -> Check) -> Self {
         self.with(name, Body::Bare(body))
+    }
+
+    /// One more, of a process that somebody who comes from nothing starts. It begins at its first instructions, and says where
+    /// it ends; who has started it is never killed, and its marker is where it has seen the other's end.
+    pub fn launcher(self, name: &'static str, body: fn(Scene) -> Check) -> Self {
+        self.with(name, Body::Launcher(body))
     }
 
     fn last(&mut self) -> &mut Act<S> {
@@ -241,6 +251,18 @@ impl<S> Acts<S> {
     /// The last act is in no pairs with others.
     pub fn alone(mut self) -> Self {
         self.last().info.is_alone = true;
+        self
+    }
+
+    /// Others than those of the run have had the objects in the last act, which have more room for holders since.
+    pub fn with_others(mut self) -> Self {
+        self.last().info.has_others = true;
+        self
+    }
+
+    /// The last act starts threads or processes.
+    pub fn with_threads(mut self) -> Self {
+        self.last().info.has_threads = true;
         self
     }
 }
@@ -272,6 +294,12 @@ pub struct ActInfo {
     pub has_waiter: bool,
     /// Whether it is not to be paired.
     pub is_alone: bool,
+    /// Whether others come by its code while it is traced.
+    pub has_threads: bool,
+    /// Whether more than the usual have the objects.
+    pub has_others: bool,
+    /// Whether who acts is a process that the child starts.
+    pub starts: bool,
 }
 
 /// Somebody's open objects, whatever they are.
@@ -345,7 +373,7 @@ impl<S: Subject> Family for Typed<S> {
 
     fn perform(&self, act: usize, scene: Scene) -> Check {
         match self.acts[act].body {
-            Body::Bare(body) => body(scene),
+            Body::Bare(body) | Body::Launcher(body) => body(scene),
             Body::Open(body) => {
                 let segment = Segment::open(&scene.name)?;
                 body(Actor { subject: S::open(&segment)?, segment, scene })

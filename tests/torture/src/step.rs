@@ -9,13 +9,16 @@
 //! hours: with a trace of the whole operation, the child runs freely to a breakpoint at an address shortly before n that it
 //! comes by seldom, and is stepped from there.
 //!
+//! A child can be stopped as a shell stops it, by SIGSTOP: the tracer lets go of it then, and the marker behind the operation
+//! ends it. Where the operation is another program's beginning, the tracer follows the child to the process that it starts.
+//!
 //! # References
 //! `ptrace(2)`, "Signal-delivery-stop", "Single-stepping".
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -32,7 +35,8 @@ pub fn begin() {
     let _ = nix::sys::signal::raise(BEGIN);
 }
 
-/// In a child: the operation is over. What it holds it has still when it is killed, or ends here.
+/// In a child: the operation is over. What it holds it has still when it is killed, or ends here. Whom nobody traces any more
+/// is ended by the marker.
 pub fn end() {
     let _ = nix::sys::signal::raise(END);
     // SAFETY: _exit has no preconditions.
@@ -65,6 +69,8 @@ pub struct Tracee {
     is_stepping: bool,
     /// Where it is to stop, and the code that belongs there.
     breakpoint: Option<(u64, i64)>,
+    /// Nobody traces it any more.
+    is_free: bool,
 }
 
 /// Forks a child that runs `life` and never returns. Only for a process with a single thread.
@@ -85,16 +91,22 @@ impl Tracee {
     /// A child that will run `life` once it is let go.
     pub fn fork(life: impl FnOnce() -> i32) -> Tracee {
         let pid = forked(|| {
+            // With whoever forked it, even if it is not traced then.
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             ptrace::traceme().expect("not traced yet");
             nix::sys::signal::raise(Signal::SIGSTOP).expect("a process that may stop");
             life()
         });
-        let tracee = Tracee { pid, is_gone: false, is_running: false, is_stepping: false, breakpoint: None };
+        let tracee = Tracee::of(pid);
         let stop = waitpid(pid, None);
         assert_eq!(stop, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)), "a traced child stops first");
         // It dies with its tracer.
         ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).expect("a stopped child");
         tracee
+    }
+
+    fn of(pid: Pid) -> Tracee {
+        Tracee { pid, is_gone: false, is_running: false, is_stepping: false, breakpoint: None, is_free: false }
     }
 
     /// Process id.
@@ -110,8 +122,8 @@ impl Tracee {
                 Ok(WaitStatus::Stopped(_, Signal::SIGTRAP)) => return Stop::Step,
                 Ok(WaitStatus::Stopped(_, BEGIN)) => return Stop::Begin,
                 Ok(WaitStatus::Stopped(_, END)) => return Stop::End,
-                // A child of its own ended, or somebody stops processes on this machine: it was to go on.
-                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGCHLD)) => {
+                // A child of its own ended, or somebody stops processes on this machine or lets them on: it was to go on.
+                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGCHLD | Signal::SIGCONT)) => {
                     let _ = if self.is_stepping { ptrace::step(self.pid, None) } else { ptrace::cont(self.pid, None) };
                 }
                 Ok(WaitStatus::Stopped(_, signal)) => {
@@ -154,10 +166,114 @@ impl Tracee {
 
     /// Lets it run to its marker, whatever breakpoint it was to stop at before.
     pub fn finish(&mut self, until: Instant) -> Stop {
-        loop {
+        while !self.is_free {
             match self.run(until) {
                 Stop::Step => {}
                 stop => return stop,
+            }
+        }
+        loop {
+            match waitpid(self.pid, None) {
+                Err(Errno::EINTR) if Instant::now() >= until => return Stop::Overdue,
+                Err(Errno::EINTR) => {}
+                Ok(WaitStatus::Signaled(_, END, _)) => {
+                    self.is_gone = true;
+                    return Stop::End;
+                }
+                other => {
+                    self.is_gone = true;
+                    return Stop::Gone(format!("{other:?}"));
+                }
+            }
+        }
+    }
+
+    /// Stops it where it is, as a shell does, and lets go of it. It ends at its marker once it is let on.
+    pub fn halt(&mut self, until: Instant) -> Result<(), Stop> {
+        if self.is_running {
+            // It waits in the kernel.
+            let _ = nix::sys::signal::kill(self.pid, Signal::SIGSTOP);
+            loop {
+                match waitpid(self.pid, None) {
+                    Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => break,
+                    Ok(WaitStatus::Stopped(_, END)) => {
+                        self.is_running = false;
+                        return Err(Stop::End);
+                    }
+                    Ok(WaitStatus::Stopped(..)) => {
+                        let _ = ptrace::cont(self.pid, None);
+                    }
+                    Err(Errno::EINTR) if Instant::now() >= until => return Err(Stop::Overdue),
+                    Err(Errno::EINTR) => {}
+                    other => {
+                        self.is_gone = true;
+                        return Err(Stop::Gone(format!("{other:?}")));
+                    }
+                }
+            }
+            self.is_running = false;
+        }
+        if let Some((address, word)) = self.breakpoint.take() {
+            let _ = ptrace::write(self.pid, address as ptrace::AddressType, word);
+        }
+        match ptrace::detach(self.pid, Signal::SIGSTOP) {
+            Ok(()) => self.is_free = true,
+            Err(errno) => return Err(Stop::Gone(errno.to_string())),
+        }
+        loop {
+            match waitpid(self.pid, Some(WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Stopped(..)) => return Ok(()),
+                Err(Errno::EINTR) if Instant::now() >= until => return Err(Stop::Overdue),
+                Err(Errno::EINTR) => {}
+                other => {
+                    self.is_gone = true;
+                    return Err(Stop::Gone(format!("{other:?}")));
+                }
+            }
+        }
+    }
+
+    /// Lets it on after [`Tracee::halt`].
+    pub fn go_on(&self) {
+        let _ = nix::sys::signal::kill(self.pid, Signal::SIGCONT);
+    }
+
+    /// Lets it run until a process that it starts, by whichever of its threads, has become a program anew. That one is traced
+    /// from there; this one is let go.
+    pub fn follow(&mut self, until: Instant) -> Result<Tracee, Stop> {
+        use ptrace::{Event, Options};
+        let all = Options::PTRACE_O_EXITKILL
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACEEXEC;
+        let failed = |errno: Errno| Stop::Gone(errno.to_string());
+        ptrace::setoptions(self.pid, all).map_err(failed)?;
+        let mut newest = self.pid;
+        ptrace::cont(newest, None).map_err(failed)?;
+        loop {
+            match waitpid(newest, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::PtraceEvent(_, _, event)) if event == Event::PTRACE_EVENT_EXEC as i32 => {
+                    ptrace::setoptions(newest, Options::PTRACE_O_EXITKILL).map_err(failed)?;
+                    return Ok(Tracee::of(newest));
+                }
+                Ok(WaitStatus::PtraceEvent(..)) => {
+                    let started = ptrace::getevent(newest).map_err(failed)?;
+                    ptrace::detach(newest, None).map_err(failed)?;
+                    self.is_free = true;
+                    newest = Pid::from_raw(started as i32);
+                }
+                // The new one's first stop, among others.
+                Ok(WaitStatus::Stopped(_, signal)) => {
+                    let signal = (signal != Signal::SIGSTOP && signal != Signal::SIGTRAP).then_some(signal);
+                    ptrace::cont(newest, signal).map_err(failed)?;
+                }
+                Err(Errno::EINTR) if Instant::now() >= until => return Err(Stop::Overdue),
+                Err(Errno::EINTR) => {}
+                other => {
+                    self.is_gone = newest == self.pid;
+                    return Err(Stop::Gone(format!("{other:?}")));
+                }
             }
         }
     }
@@ -305,6 +421,11 @@ impl Trace {
             (if code.contains(&place) { place } else { 0 }, *count - 1)
         };
         Trace { len: places.len() as u32, places: places.iter().map(&mut counted).collect() }
+    }
+
+    /// The same without the way: for whoever has threads or children that would come by the breakpoints.
+    pub fn without_places(self) -> Trace {
+        Trace { len: self.len, places: vec![(0, 0); self.places.len()] }
     }
 
     /// The cheapest way to instruction `count`: an address, how often to pass it first, and which instruction that is.

@@ -5,16 +5,18 @@
 //! * here: the command line, the supervision of the shards, the closing line.
 //!
 //! A harness that hangs is itself a finding: the supervisor, which touches no segment, notices that a shard makes no
-//! progress, kills it with everybody it has forked, counts a hang, and starts another that goes on behind that run.
+//! progress, kills it with everybody it has forked, counts a hang, and starts another that goes on behind that run. Whatever
+//! ends the grid, the [`Janitor`](crate::janitor) takes away what it leaves in /dev/shm.
 
 mod helper;
 mod plan;
-mod raw;
+pub mod raw;
 mod run;
 mod shard;
 
-use crate::board::{Board, OPERATIONS, SHARDS, board};
-use crate::operation::{Fault, WRONGS, Wrong};
+use crate::board::{OPERATIONS, SHARDS, board};
+use crate::janitor::Janitor;
+use crate::operation::{ActInfo, Family, Fault, WRONGS, Wrong};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setpgid};
@@ -30,6 +32,8 @@ struct Wanted {
     extent: Extent,
     seed: u64,
     only: Option<String>,
+    /// The first and the last instruction.
+    instructions: Option<(u32, u32)>,
     jobs: usize,
 }
 
@@ -37,30 +41,49 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
     let seed =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut wanted = Wanted { extent: Extent::QUICK, seed: seed % 1_000_000, only: None, jobs };
+    let (seed, extent) = (seed % 1_000_000, Extent::QUICK);
+    let mut wanted = Wanted { extent, seed, only: None, instructions: None, jobs };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
-        let mut number = || words.next().and_then(|text| text.parse().ok()).ok_or(format!("{word} wants a number"));
+        let mut next = || words.next().copied().ok_or(format!("{word} wants something behind it"));
+        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{word}: {text:?} is no number"));
         match word {
-            "--quick" => wanted.extent = Extent::QUICK,
+            "--quick" => wanted.extent = Extent { time: wanted.extent.time, ..Extent::QUICK },
             "--full" => wanted.extent = Extent::FULL,
-            "--seed" => wanted.seed = number()?,
-            "--jobs" => wanted.jobs = number()? as usize,
-            "--only" => wanted.only = Some((*words.next().ok_or("--only wants OP[:n[-m][:seed]]")?).to_owned()),
+            "--seconds" => wanted.extent.time = Duration::from_secs(number(next()?)?),
+            "--seed" => wanted.seed = number(next()?)?,
+            "--jobs" => wanted.jobs = number(next()?)? as usize,
+            "--only" => wanted.only = Some(next()?.to_owned()),
+            "--n" => {
+                let text = next()?;
+                let (first, last) = text.split_once('-').unwrap_or((text, text));
+                wanted.instructions = Some((number(first)? as u32, number(last)? as u32));
+            }
             _ => return Err(format!("{word:?} is no option of kill-grid")),
         }
+    }
+    if wanted.instructions.is_some() && wanted.only.is_none() {
+        return Err("--n wants --only OPERATION".to_owned());
     }
     Ok(wanted)
 }
 
+/// The name of an operation, without spaces.
+fn name(family: &dyn Family, act: &ActInfo, is_recovery: bool) -> String {
+    let prefix = if is_recovery { "recover/" } else { "" };
+    format!("{prefix}{}/{}", family.name(), act.name).replace(' ', "-")
+}
+
 /// Every operation there is: each act, and the repair of a death in it.
-fn operations(families: &[Box<dyn crate::operation::Family>]) -> Vec<Operation> {
+fn operations(families: &[Box<dyn Family>]) -> Vec<Operation> {
     let mut operations = Vec::new();
     for is_recovery in [false, true] {
         for (family, subject) in families.iter().enumerate() {
             for (act, info) in subject.acts().iter().enumerate() {
-                let prefix = if is_recovery { "recover/" } else { "" };
-                let name = format!("{prefix}{}/{}", subject.name(), info.name);
+                if is_recovery && (info.starts || info.has_threads) {
+                    continue;
+                }
+                let name = name(&**subject, info, is_recovery);
                 operations.push(Operation { name, family, act, is_recovery });
             }
         }
@@ -70,21 +93,10 @@ fn operations(families: &[Box<dyn crate::operation::Family>]) -> Vec<Operation> 
 
 /// Runs the grid.
 pub fn main(words: &[&str]) -> Result<ExitCode, String> {
-    let Wanted { extent, mut seed, only, jobs } = wanted(words)?;
+    let Wanted { extent, seed, only, instructions, jobs } = wanted(words)?;
     let families = crate::subjects::all();
     let mut operations = operations(&families);
-    let mut count = None;
-    if let Some(only) = only {
-        let mut parts = only.splitn(3, ':');
-        let name = parts.next().unwrap_or_default();
-        if let Some(text) = parts.next() {
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no instruction"));
-            count = Some((number(first)?, number(last)?));
-        }
-        if let Some(text) = parts.next() {
-            seed = text.parse().map_err(|_| format!("{text:?} is no seed"))?;
-        }
+    if let Some(name) = only {
         let within = |operation: &Operation| operation.name == name || operation.name.starts_with(&format!("{name}/"));
         operations.retain(within);
         if operations.is_empty() {
@@ -94,21 +106,26 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
     assert!(operations.len() <= OPERATIONS, "the board is too small");
     println!("kill-grid: {} operations, seed {seed}", operations.len());
     let prefix = format!("torture-{:07}-", std::process::id());
-    let grid = Grid { families, operations, extent, seed, only: count, board: board(), prefix };
+    let janitor = Janitor::start(&prefix);
     let start = Instant::now();
+    let grid = Grid { families, operations, extent, seed, only: instructions, board: board(), prefix, start };
     supervise(&grid, jobs.clamp(1, SHARDS).min(grid.operations.len()));
-    clean(&grid.prefix);
+    janitor.finish();
     Ok(close(&grid, start.elapsed()))
 }
 
 /// Prints and counts a fault of operation `index`.
-fn report(board: &Board, index: usize, fault: &Fault, only: &str, how: &str, most: u32) {
-    let wrongs = &board.tallies[index].wrongs;
+fn report(grid: &Grid, index: usize, fault: &Fault, (count, seed): (u32, u64), how: &str, most: u32) {
+    let wrongs = &grid.board.tallies[index].wrongs;
     let before: u32 = wrongs.iter().map(|count| count.load(Ordering::Relaxed)).sum();
     let kind = WRONGS.iter().position(|&(wrong, _)| wrong == fault.wrong).unwrap_or(0);
     wrongs[kind].fetch_add(1, Ordering::Relaxed);
     if before < most {
-        println!("FAULT {:?}: {}: {}\n      cargo xtask kill-grid --only {only}", fault.wrong, how, fault.what);
+        let name = &grid.operations[index].name;
+        println!(
+            "FAULT {:?}: {how}: {}\n      cargo xtask kill-grid --only {name} --n {count} --seed {seed}",
+            fault.wrong, fault.what
+        );
     }
 }
 
@@ -157,21 +174,11 @@ fn supervise(grid: &Grid, jobs: usize) {
                     Fault { wrong: Wrong::Corrupt, what: format!("the harness, a survivor, ended: {other:?}") }
                 }
             };
-            let (operation, run) = (progress.operation.load(Ordering::Relaxed), progress.run.load(Ordering::Relaxed));
-            let (count, seed) = (progress.count.load(Ordering::Relaxed), progress.seed.load(Ordering::Relaxed));
-            let only = format!("{}:{count}:{seed}", grid.operations[operation as usize].name);
-            report(grid.board, operation as usize, &fault, &only, &format!("in run {run}"), u32::MAX);
-            *shard = Some(launch(grid, index, Some((operation, run))));
-        }
-    }
-}
-
-/// Takes away what killed shards have left.
-fn clean(prefix: &str) {
-    let Ok(directory) = std::fs::read_dir("/dev/shm") else { return };
-    for entry in directory.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&format!("shmkit.{prefix}")) {
-            let _ = std::fs::remove_file(entry.path());
+            let (task, run) = (progress.task.load(Ordering::Relaxed), progress.run.load(Ordering::Relaxed));
+            let place = (progress.count.load(Ordering::Relaxed), progress.seed.load(Ordering::Relaxed));
+            let operation = grid.of_task(task as usize).0;
+            report(grid, operation, &fault, place, &format!("in run {run}"), u32::MAX);
+            *shard = Some(launch(grid, index, Some((task, run))));
         }
     }
 }
@@ -182,7 +189,9 @@ fn close(grid: &Grid, took: Duration) -> ExitCode {
     let wrong = |kind: usize| -> u32 { tallies.iter().map(|tally| tally.wrongs[kind].load(Ordering::Relaxed)).sum() };
     let counts: Vec<String> =
         WRONGS.iter().enumerate().map(|(kind, &(_, name))| format!("{} {name}", wrong(kind))).collect();
-    println!("kill-grid: seed {}, {:.0} s", grid.seed, took.as_secs_f64());
+    (0..tallies.len()).for_each(|index| grid.print(index));
+    let passes = grid.board.passes.load(Ordering::Relaxed);
+    println!("kill-grid: seed {}, {passes} of {} passes, {:.0} s", grid.seed, grid.extent.passes, took.as_secs_f64());
     println!("kill-grid: {} operations, {kills} kills, {}", tallies.len(), counts.join(", "));
     if (0..WRONGS.len()).all(|kind| wrong(kind) == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

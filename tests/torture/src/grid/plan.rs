@@ -1,5 +1,8 @@
 //! Which runs a grid has: pure functions of operation, instruction and seed, so that those three reproduce any run.
 
+use crate::random::mix;
+use std::time::Duration;
+
 /// How much of the grid is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
@@ -11,15 +14,43 @@ pub struct Extent {
     pub corpses: u64,
     /// Pairs: a kill while another participant is stopped.
     pub pairs: u32,
+    /// Somebody is stopped, nobody is killed.
+    pub halts: u32,
+    /// Acts of many processes have one run in so many.
+    pub thin: u32,
     /// One kill in so many is found out by the survivors alone.
     pub lazy: u64,
+    /// In how many passes all operations are gone through, each time with a part of their runs. The first is never left out.
+    pub passes: u32,
+    /// After which time no operation begins another pass.
+    pub time: Duration,
 }
 
 impl Extent {
     /// For every change: minutes.
-    pub const QUICK: Extent = Extent { kills: 350, recoveries: 60, corpses: 1, pairs: 60, lazy: 16 };
+    pub const QUICK: Extent = Extent {
+        kills: 360,
+        recoveries: 64,
+        corpses: 1,
+        pairs: 60,
+        halts: 40,
+        thin: 6,
+        lazy: 16,
+        passes: 6,
+        time: Duration::from_secs(300),
+    };
     /// Every instruction.
-    pub const FULL: Extent = Extent { kills: u32::MAX, recoveries: u32::MAX, corpses: 3, pairs: 1500, lazy: 8 };
+    pub const FULL: Extent = Extent {
+        kills: u32::MAX,
+        recoveries: u32::MAX,
+        corpses: 3,
+        pairs: 1500,
+        halts: 500,
+        thin: 1,
+        lazy: 8,
+        passes: 1,
+        time: Duration::MAX,
+    };
 }
 
 /// What kind of run.
@@ -31,6 +62,8 @@ pub enum Kind {
     Lazy,
     /// Somebody is killed while another one is stopped.
     Pair,
+    /// Somebody is stopped and goes on.
+    Halt,
 }
 
 /// One run of an operation.
@@ -42,17 +75,6 @@ pub struct Point {
     pub kind: Kind,
     /// What everything else follows from.
     pub seed: u64,
-}
-
-/// A number that depends on all of `words`.
-pub fn mix(words: &[u64]) -> u64 {
-    words.iter().fold(0x9E37_79B9_7F4A_7C15, |state, &word| {
-        // splitmix64.
-        let mut z = (state ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    })
 }
 
 /// A number that depends on a name.
@@ -75,7 +97,7 @@ fn spread(len: u32, most: u32, seed: u64) -> Vec<u32> {
 }
 
 /// The runs of an operation of `len` instructions for one seed.
-pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, len: u32, seed: u64) -> Vec<Point> {
+pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, has_halts: bool, len: u32, seed: u64) -> Vec<Point> {
     let most = if is_recovery { extent.recoveries } else { extent.kills };
     let mut points = Vec::new();
     for count in spread(len, most, seed) {
@@ -85,6 +107,10 @@ pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, len: u32, see
     if has_pairs {
         let pairs = spread(len, extent.pairs, mix(&[seed, 2]));
         points.extend(pairs.into_iter().map(|count| Point { count, kind: Kind::Pair, seed }));
+    }
+    if has_halts {
+        let halts = spread(len, if is_recovery { extent.halts / 4 } else { extent.halts }, mix(&[seed, 5]));
+        points.extend(halts.into_iter().map(|count| Point { count, kind: Kind::Halt, seed }));
     }
     points
 }
@@ -105,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_runs() {
-        let points = |seed| points(&Extent::QUICK, false, true, 5000, seed);
+        let points = |seed| points(&Extent::QUICK, false, true, true, 5000, seed);
         assert_eq!(points(5), points(5));
         assert_ne!(points(5), points(6));
     }

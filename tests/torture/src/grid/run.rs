@@ -7,7 +7,7 @@
 //! bystander         runs to its instruction and stays there         (pairs)
 //! helper            waits in the object                             (acts that have a waiter)
 //! victim            runs to its instruction and is killed
-//! glance            nobody robs the bystander, who then goes on to his end
+//! glance            nobody robs the bystander, who is stopped by SIGSTOP and then goes on to his end
 //! release           whoever waits must come back
 //! audit             what the dead left is judged; everything is as it was; the helper and somebody new use it
 //! ```
@@ -15,7 +15,7 @@
 use super::helper::{Ask, Helper};
 use super::raw;
 use crate::board::{Board, Progress};
-use crate::operation::{Check, Deed, Family, Fault, Role, Scene, Wrong, corrupt, hang, leaked};
+use crate::operation::{Check, Deed, Family, Fault, Role, Scene, World, Wrong, corrupt, hang, leaked};
 use crate::step::{Stop, Ticks, Trace, Tracee};
 use shmkit::Segment;
 use std::time::{Duration, Instant};
@@ -62,6 +62,8 @@ pub struct Run<'a> {
     pub bystander: Option<Place<'a>>,
     /// Nobody calls `recover`: survivors find out for themselves.
     pub is_lazy: bool,
+    /// Nobody is killed: who acts is stopped there, and goes on.
+    pub is_halt: bool,
 }
 
 /// What came of it.
@@ -165,7 +167,11 @@ impl<'a> Harness<'a> {
         let &Operation { family: index, act, is_recovery, .. } = operation;
         let family = &self.families[index];
         let acts = family.acts();
-        let has_waiter = !is_recovery && run.bystander.is_none() && acts[act].has_waiter;
+        // Who can only go on with another's help must have it, even if he is only stopped.
+        let needs_waiter = !run.is_halt || acts[act].is_alone;
+        let has_waiter = !is_recovery && run.bystander.is_none() && needs_waiter && acts[act].has_waiter;
+        // `recover` waits for whoever is at it, and that may be he who is stopped.
+        let may_recover = !is_recovery && !acts[act].has_others && family.name() != "segment";
         let until = Instant::now() + PATIENCE;
         let _ticks = Ticks::start();
         // Everybody is forked before the harness has a segment: nobody inherits one.
@@ -189,7 +195,9 @@ impl<'a> Harness<'a> {
 
         if let Some((corpse, place, scene)) = &mut corpse {
             start(corpse, scene, until)?;
-            let stop = corpse.advance(place.count, place.trace, until);
+            // Alone it may have to wait for somebody who never comes, and dies of that.
+            let limit = if acts[place.act].has_waiter { Instant::now() + SLEEP } else { until };
+            let stop = corpse.advance(place.count, place.trace, limit);
             let is_done = ended(&stop, scene)?;
             kill(corpse, &segment)?;
             outcome.kills += 1;
@@ -198,12 +206,23 @@ impl<'a> Harness<'a> {
         if let Some((bystander, place, scene)) = &mut bystander {
             start(bystander, scene, until)?;
             let stop = bystander.advance(place.count, place.trace, until);
-            ended(&stop, scene)?;
+            if !ended(&stop, scene)? {
+                halt(bystander, until)?;
+            }
         }
         if has_waiter {
             self.helper.ask(Ask::Wait, index, act, name)?;
         }
         let mut limit = if run.bystander.is_some() { Instant::now() + SLEEP } else { until };
+        let mut launcher = None;
+        if acts[act].starts {
+            start(&mut victim, &victim_scene, until)?;
+            let started = match victim.follow(until) {
+                Ok(started) => started,
+                Err(stop) => return corrupt(format!("no process starts: {stop:?} {}", victim_scene.ledger.said())),
+            };
+            launcher = Some(std::mem::replace(&mut victim, started));
+        }
         let has_begun = match start(&mut victim, &victim_scene, limit) {
             // It waits for the bystander before it begins, and is killed there.
             Err(fault) if fault.wrong == Wrong::Hang && run.bystander.is_some() => false,
@@ -227,34 +246,37 @@ impl<'a> Harness<'a> {
         if stop == Stop::Overdue && run.bystander.is_none() {
             return hang("the victim waits for nobody");
         }
-        let is_done = ended(&stop, &victim_scene)?;
-        kill(&mut victim, &segment)?;
-        outcome.kills += 1;
+        let mut is_done = ended(&stop, &victim_scene)?;
         let victims_act = if is_recovery { "recover" } else { acts[act].name };
+        if run.is_halt && !is_done {
+            halt(&mut victim, until)?;
+            if may_recover {
+                segment.recover();
+            }
+            resume(&mut victim, &victim_scene, &*world, deed(victims_act, &victim_scene, true, false))?;
+            is_done = true;
+        }
+        kill(&mut victim, &segment)?;
+        outcome.kills += u64::from(!run.is_halt);
         deeds.push(deed(victims_act, &victim_scene, has_begun, is_done));
-
-        if let Some((bystander, place, scene)) = &mut bystander {
-            let mut stopped = deed(acts[place.act].name, scene, true, false);
-            segment.recover();
-            world.glance(&stopped)?;
-            match bystander.finish(Instant::now() + PATIENCE) {
+        if let Some(mut launcher) = launcher {
+            match launcher.finish(Instant::now() + PATIENCE) {
                 Stop::End => {}
-                // It was stopped behind its last instruction already.
-                Stop::Gone(how) if how.contains("Exited") && scene.ledger.said().is_empty() => {}
-                Stop::Overdue => return hang(format!("who was stopped in {} does not come to its end", stopped.act)),
+                Stop::Overdue => return hang("who has started a process that died waits for it"),
                 stop => {
-                    return corrupt(format!(
-                        "who was stopped in {} cannot go on: {stop:?} {}",
-                        stopped.act,
-                        scene.ledger.said()
-                    ));
+                    return corrupt(format!("who started it: {stop:?} {}", victim_scene.ledger.said()));
                 }
             }
-            stopped = deed(acts[place.act].name, scene, true, true);
-            kill(bystander, &segment)?;
-            outcome.kills += 1;
-            deeds.push(stopped);
         }
+        if let Some((bystander, place, scene)) = &mut bystander {
+            if may_recover {
+                segment.recover();
+            }
+            resume(bystander, scene, &*world, deed(acts[place.act].name, scene, true, false))?;
+            kill(bystander, &segment)?;
+            deeds.push(deed(acts[place.act].name, scene, true, true));
+        }
+        others_gone(&segment)?;
         match run.is_lazy {
             true => world.notice()?,
             false => drop(segment.recover()),
@@ -276,7 +298,12 @@ impl<'a> Harness<'a> {
         segment.verify()?;
         let (after, _) = segment.memory()?;
         // With more holders than the directory's entry names, an object has more memory as long as it lives.
-        if after != before && run.bystander.is_none() && run.corpse.is_none() && !world.may_grow() {
+        if after != before
+            && run.bystander.is_none()
+            && run.corpse.is_none()
+            && !acts[act].has_others
+            && !world.may_grow()
+        {
             return leaked(format!("{after} bytes of the heap are in use, {before} were"));
         }
         match (raw::slots_in_use(&segment)?, segment.participants().len()) {
@@ -301,14 +328,49 @@ impl<'a> Harness<'a> {
 /// keeps that a little longer than the process.
 fn kill(tracee: &mut Tracee, segment: &Segment) -> Check {
     tracee.kill();
+    let is_gone = || !segment.participants().contains(&tracee.pid());
+    if eventually(is_gone) { Ok(()) } else { hang("a killed and reaped process counts as alive") }
+}
+
+/// Waits until whoever the victim has started is gone, too: harness and helper are left.
+fn others_gone(segment: &Segment) -> Check {
+    let is_so = || segment.participants().len() <= 2;
+    if eventually(is_so) { Ok(()) } else { hang("whoever the victim has started lives on") }
+}
+
+fn eventually(is_so: impl Fn() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
-    while segment.participants().contains(&tracee.pid()) {
+    loop {
+        if is_so() {
+            return true;
+        }
         if Instant::now() > until {
-            return hang("a killed and reaped process counts as alive");
+            return false;
         }
         std::thread::yield_now();
     }
-    Ok(())
+}
+
+/// Stops somebody with SIGSTOP where it is.
+fn halt(tracee: &mut Tracee, until: Instant) -> Check {
+    match tracee.halt(until) {
+        // It had come to its end in this moment.
+        Ok(()) | Err(Stop::End) => Ok(()),
+        Err(stop) => corrupt(format!("it cannot be stopped: {stop:?}")),
+    }
+}
+
+/// Looks whether whoever is stopped is left alone, and lets it on to its end.
+fn resume(tracee: &mut Tracee, scene: &Scene, world: &dyn World, stopped: Deed) -> Check {
+    world.glance(&stopped)?;
+    tracee.go_on();
+    match tracee.finish(Instant::now() + PATIENCE) {
+        Stop::End => Ok(()),
+        // It was stopped behind its last instruction already.
+        Stop::Gone(how) if how.contains("Exited") && scene.ledger.said().is_empty() => Ok(()),
+        Stop::Overdue => hang(format!("who was stopped in {} does not come to its end", stopped.act)),
+        stop => corrupt(format!("who was stopped in {} cannot go on: {stop:?} {}", stopped.act, scene.ledger.said())),
+    }
 }
 
 /// Brings somebody to the beginning of its act.

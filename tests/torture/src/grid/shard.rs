@@ -1,15 +1,17 @@
 //! A shard: a process on a CPU of its own that takes one operation after the other and does all its runs.
 
-use super::plan::{self, Extent, Kind, Point, mix, mix_name};
+use super::plan::{self, Extent, Kind, Point, mix_name};
 use super::run::{Harness, Operation, Place, Run};
 use crate::board::Board;
 use crate::operation::{Check, Family, WRONGS};
+use crate::random::mix;
 use crate::step::{Trace, own_code};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// What all shards know.
 pub struct Grid {
@@ -27,6 +29,40 @@ pub struct Grid {
     pub board: &'static Board,
     /// Prefix of the segments' names.
     pub prefix: String,
+    /// When it began.
+    pub start: Instant,
+}
+
+impl Grid {
+    /// The operation and the pass of a task.
+    pub fn of_task(&self, task: usize) -> (usize, u32) {
+        (task % self.operations.len(), (task / self.operations.len()) as u32)
+    }
+
+    /// How many passes there are.
+    fn passes(&self) -> u32 {
+        if self.only.is_some() { 1 } else { self.extent.passes }
+    }
+
+    /// The line of an operation.
+    pub fn print(&self, index: usize) {
+        let tally = &self.board.tallies[index];
+        if tally.is_printed.swap(1, Ordering::Relaxed) == 1 {
+            return;
+        }
+        let counts = WRONGS.iter().zip(&tally.wrongs).filter_map(|(&(_, name), count)| {
+            let count = count.load(Ordering::Relaxed);
+            (count > 0).then(|| format!("{count} {name}"))
+        });
+        let counts: Vec<String> = counts.collect();
+        println!(
+            "{:36} {:>7} instructions {:>7} kills  {}",
+            self.operations[index].name,
+            tally.instructions.load(Ordering::Relaxed),
+            tally.kills.load(Ordering::Relaxed),
+            if counts.is_empty() { "ok".to_owned() } else { counts.join(", ") }
+        );
+    }
 }
 
 /// The most faults of one operation that are printed.
@@ -36,23 +72,29 @@ struct Shard<'a> {
     grid: &'a Grid,
     harness: Harness<'a>,
     code: Range<u64>,
+    /// Of acts.
     traces: HashMap<(usize, usize), Trace>,
+    /// Of those who recover, by operation and seed.
+    recoveries: HashMap<(usize, u64), Trace>,
 }
 
-/// The life of shard `index`, which goes on with run `resume` of an operation, if told.
+/// The life of shard `index`, which goes on with run `resume` of a task, if told.
 pub fn live(grid: &Grid, index: usize, resume: Option<(u32, u32)>) {
     pin(index);
     let harness = Harness::new(&grid.families, grid.board, index, &grid.prefix);
-    let mut shard = Shard { grid, harness, code: own_code(), traces: HashMap::new() };
-    if let Some((operation, run)) = resume {
-        shard.operation(operation as usize, run);
+    let (traces, recoveries) = (HashMap::new(), HashMap::new());
+    let mut shard = Shard { grid, harness, code: own_code(), traces, recoveries };
+    if let Some((task, run)) = resume {
+        shard.task(task as usize, run);
     }
     loop {
-        let next = grid.board.next.fetch_add(1, Ordering::Relaxed) as usize;
-        if next >= grid.operations.len() {
+        let task = grid.board.next.fetch_add(1, Ordering::Relaxed) as usize;
+        let pass = grid.of_task(task).1;
+        if pass >= grid.passes() || pass > 0 && grid.start.elapsed() > grid.extent.time {
             return;
         }
-        shard.operation(next, 0);
+        grid.board.passes.fetch_max(pass + 1, Ordering::Relaxed);
+        shard.task(task, 0);
     }
 }
 
@@ -67,43 +109,33 @@ fn pin(index: usize) {
 }
 
 impl<'a> Shard<'a> {
-    /// All runs of an operation, from `first` on.
-    fn operation(&mut self, index: usize, first: u32) {
+    /// The runs of an operation in a pass, from `first` on.
+    fn task(&mut self, task: usize, first: u32) {
         let grid = self.grid;
+        let (index, pass) = grid.of_task(task);
         let operation = &grid.operations[index];
         let progress = self.harness.progress;
-        progress.operation.store(index as u32, Ordering::Relaxed);
+        progress.task.store(task as u32, Ordering::Relaxed);
         progress.run.store(first, Ordering::Relaxed);
         progress.beat.fetch_add(1, Ordering::Relaxed);
-        let rounds = if operation.is_recovery { grid.extent.corpses } else { 1 };
+        let corpses = if operation.is_recovery { grid.extent.corpses } else { 1 };
         let mut done = 0;
-        for round in 0..rounds {
+        for corpse in 0..corpses {
             // Another place of the corpse, and all that follows from it, by another seed.
-            let seed = grid.seed.wrapping_add(round);
-            if let Err(fault) = self.round(index, seed, first, &mut done) {
-                self.report(index, &fault, &format!("{}:0:{seed}", operation.name), "in a whole run, nobody killed");
+            let seed = grid.seed.wrapping_add(corpse);
+            if let Err(fault) = self.runs(index, pass, seed, first, &mut done) {
+                self.report(index, &fault, (0, seed), "in a whole run, nobody killed");
             }
         }
-        let tally = &grid.board.tallies[index];
-        let counts = WRONGS.iter().zip(&tally.wrongs).filter_map(|(&(_, name), count)| {
-            let count = count.load(Ordering::Relaxed);
-            (count > 0).then(|| format!("{count} {name}"))
-        });
-        let counts: Vec<String> = counts.collect();
-        println!(
-            "{:32} {:>7} instructions {:>7} kills  {}",
-            operation.name,
-            tally.instructions.load(Ordering::Relaxed),
-            tally.kills.load(Ordering::Relaxed),
-            if counts.is_empty() { "ok".to_owned() } else { counts.join(", ") }
-        );
+        if pass + 1 == grid.passes() {
+            grid.print(index);
+        }
     }
 
-    /// All runs of an operation for one seed. `done` counts them over all rounds.
-    fn round(&mut self, index: usize, seed: u64, first: u32, done: &mut u32) -> Check {
+    /// The runs of an operation in a pass for one seed. `done` counts them over all seeds.
+    fn runs(&mut self, index: usize, pass: u32, seed: u64, first: u32, done: &mut u32) -> Check {
         let grid = self.grid;
         let operation = &grid.operations[index];
-        let tally = &grid.board.tallies[index];
         let corpse = match operation.is_recovery {
             true => {
                 let trace = self.trace_of_act(operation)?;
@@ -115,21 +147,35 @@ impl<'a> Shard<'a> {
         let place =
             corpse.as_ref().map(|(count, trace)| Place { act: operation.act, count: *count, trace: Some(trace) });
         let own = match &place {
-            Some(place) => Trace::new(&self.harness.trace(operation, Some(place.clone()))?, &self.code),
+            Some(place) => match self.recoveries.get(&(index, seed)) {
+                Some(trace) => trace.clone(),
+                None => {
+                    let trace = Trace::new(&self.harness.trace(operation, Some(place.clone()))?, &self.code);
+                    self.recoveries.insert((index, seed), trace.clone());
+                    trace
+                }
+            },
             None => self.trace_of_act(operation)?,
         };
-        tally.instructions.fetch_max(own.len, Ordering::Relaxed);
-        let acts = grid.families[operation.family].acts();
-        let has_pairs = !operation.is_recovery && !acts[operation.act].is_alone;
+        grid.board.tallies[index].instructions.fetch_max(own.len, Ordering::Relaxed);
+        let info = grid.families[operation.family].acts()[operation.act];
+        let has_pairs = !operation.is_recovery && !info.is_alone;
+        let has_halts = operation.is_recovery || !info.starts;
+        let mut extent = grid.extent;
+        if info.starts || info.has_threads {
+            extent.kills /= extent.thin;
+            extent.halts /= extent.thin;
+        }
         let points = match grid.only {
-            None => plan::points(&grid.extent, operation.is_recovery, has_pairs, own.len, seed),
+            None => plan::points(&extent, operation.is_recovery, has_pairs, has_halts, own.len, seed),
             Some((first, last)) => {
-                let kinds = &[Kind::Kill, Kind::Lazy, Kind::Pair][..if has_pairs { 3 } else { 2 }];
-                let at = |count| kinds.iter().map(move |&kind| Point { count, kind, seed });
-                (first..=last).flat_map(at).collect()
+                let kinds = [(Kind::Kill, true), (Kind::Lazy, true), (Kind::Pair, has_pairs), (Kind::Halt, has_halts)];
+                let kinds = kinds.into_iter().filter_map(|(kind, has)| has.then_some(kind));
+                (first..=last).flat_map(|count| kinds.clone().map(move |kind| Point { count, kind, seed })).collect()
             }
         };
-        for point in points {
+        let passes = grid.passes() as usize;
+        for (_, point) in points.into_iter().enumerate().filter(|(place, _)| place % passes == pass as usize) {
             *done += 1;
             if *done <= first {
                 continue;
@@ -150,12 +196,19 @@ impl<'a> Shard<'a> {
         let stopped = (point.kind == Kind::Pair).then(|| self.bystander(operation, point)).flatten();
         let bystander =
             stopped.as_ref().map(|(act, count, trace)| Place { act: *act, count: *count, trace: Some(trace) });
-        let run = Run { count: point.count, trace: Some(trace), corpse, bystander, is_lazy: point.kind == Kind::Lazy };
+        let run = Run {
+            count: point.count,
+            trace: Some(trace),
+            corpse,
+            bystander,
+            is_lazy: point.kind == Kind::Lazy,
+            is_halt: point.kind == Kind::Halt,
+        };
         let outcome = self.harness.run(operation, &run);
         grid.board.tallies[index].kills.fetch_add(outcome.kills, Ordering::Relaxed);
         if let Some(fault) = outcome.fault {
             let how = describe(grid, operation, &run);
-            self.report(index, &fault, &format!("{}:{}:{}", operation.name, point.count, point.seed), &how);
+            self.report(index, &fault, (point.count, point.seed), &how);
         }
     }
 
@@ -165,7 +218,7 @@ impl<'a> Shard<'a> {
         let candidates: Vec<usize> = (0..acts.len()).filter(|&act| !acts[act].is_alone).collect();
         let number = mix(&[mix_name(point.seed, &operation.name), u64::from(point.count), 3]);
         let act = *candidates.get(number as usize % candidates.len().max(1))?;
-        let name = format!("{}/{}", self.grid.families[operation.family].name(), acts[act].name);
+        let name = super::name(&*self.grid.families[operation.family], &acts[act], false);
         let trace = self.trace_of_act(&Operation { name, family: operation.family, act, is_recovery: false }).ok()?;
         let count = (mix(&[number, 4]) % u64::from(trace.len + 1)) as u32;
         Some((act, count, trace))
@@ -177,20 +230,24 @@ impl<'a> Shard<'a> {
             return Ok(trace.clone());
         }
         let plain = Operation { is_recovery: false, ..operation.clone() };
-        let trace = Trace::new(&self.harness.trace(&plain, None)?, &self.code);
+        let mut trace = Trace::new(&self.harness.trace(&plain, None)?, &self.code);
+        if self.grid.families[operation.family].acts()[operation.act].has_threads {
+            trace = trace.without_places();
+        }
         self.harness.progress.beat.fetch_add(1, Ordering::Relaxed);
         self.traces.insert(key, trace.clone());
         Ok(trace)
     }
 
-    fn report(&self, index: usize, fault: &crate::operation::Fault, only: &str, how: &str) {
-        super::report(self.grid.board, index, fault, only, how, PRINTED);
+    fn report(&self, index: usize, fault: &crate::operation::Fault, place: (u32, u64), how: &str) {
+        super::report(self.grid, index, fault, place, how, PRINTED);
     }
 }
 
 fn describe(grid: &Grid, operation: &Operation, run: &Run<'_>) -> String {
     let acts = grid.families[operation.family].acts();
-    let mut how = format!("killed after {}", run.count);
+    let what = if run.is_halt { "stopped" } else { "killed" };
+    let mut how = format!("{what} after {} in {}", run.count, operation.name);
     if let Some(place) = &run.corpse {
         how += &format!(", repairing who died in {} after {}", acts[place.act].name, place.count);
     }

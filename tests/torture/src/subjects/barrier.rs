@@ -21,15 +21,17 @@ impl Subject for Barriers {
         Ok(Barriers { two: segment.barrier("two").open()?, one: segment.barrier("one").open()? })
     }
 
-    fn release(&self, _: &[Deed]) -> Check<Option<Deed>> {
-        self.two.abort();
+    fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>> {
+        // Where one has passed, the other does, too, if nobody breaks it until he has looked.
+        if !deeds.iter().any(passed) {
+            self.two.abort();
+        }
         Ok(None)
     }
 
     fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {
-        let passed = deeds.iter().any(|deed| deed.act == "pass" && deed.is_done);
         let waiter = deeds.iter().find(|deed| deed.act == "waiter");
-        if passed && waiter.is_some_and(|waiter| waiter.notes != [1]) {
+        if deeds.iter().any(passed) && waiter.is_some_and(|waiter| waiter.notes != [1]) {
             return lost("one party passed, the other was told that it is broken");
         }
         self.two.reset();
@@ -45,6 +47,10 @@ impl Subject for Barriers {
     }
 }
 
+fn passed(deed: &Deed) -> bool {
+    ["pass", "pass with an action"].contains(&deed.act) && deed.is_done
+}
+
 impl Barriers {
     fn exercise_one(&self) -> Check {
         if self.one.wait()? == 0 { Ok(()) } else { corrupt("another party than the only one") }
@@ -56,6 +62,17 @@ pub fn acts() -> Acts<Barriers> {
         .act("pass", |actor| {
             begin();
             actor.two.wait()?;
+            end();
+            Ok(())
+        })
+        .while_waiting(|barriers, scene| {
+            scene.note(u64::from(barriers.two.wait().is_ok()));
+            Ok(())
+        })
+        .alone()
+        .act("pass with an action", |actor| {
+            begin();
+            actor.two.wait_with(|| Ok(()))?;
             end();
             Ok(())
         })

@@ -2,7 +2,7 @@
 
 use super::repaired;
 use crate::operation::{Acts, Check, Deed, Scene, Subject, corrupt};
-use crate::step::{begin, end};
+use crate::step::{begin, end, forked};
 use shmkit::sync::ConditionGuard;
 use shmkit::{Condition, Error, Event, Segment, SyncError, Value};
 use std::time::Duration;
@@ -72,7 +72,18 @@ impl Subject for Flag {
 
 /// Waits for the flag, whatever becomes of the others.
 fn waits(flag: &Flag, _: &Scene) -> Check {
-    let _guard = flag.lock()?;
+    waited(flag).map(drop)
+}
+
+/// The same, and tells the next one.
+fn waits_and_tells(flag: &Flag) -> Check {
+    let _guard = waited(flag)?;
+    flag.condition.notify(1)?;
+    Ok(())
+}
+
+fn waited(flag: &Flag) -> Check<ConditionGuard<'_>> {
+    let (guard, _) = flag.lock()?;
     while flag.flag.load() == 0 {
         match flag.condition.wait() {
             // The lock is held again in both cases.
@@ -80,7 +91,23 @@ fn waits(flag: &Flag, _: &Scene) -> Check {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(guard)
+}
+
+/// Notifies one when two wait.
+fn notifies_two(name: &str) -> Check {
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    let flag = Flag::open(&Segment::open(name)?)?;
+    loop {
+        let guard = flag.lock()?;
+        if flag.condition.waiting() >= 2 {
+            flag.flag.store(1);
+            flag.condition.notify(1)?;
+            return Ok(());
+        }
+        drop(guard);
+        flag.idle.wait_timeout(Duration::from_millis(1))?;
+    }
 }
 
 pub fn acts() -> Acts<Flag> {
@@ -104,6 +131,36 @@ pub fn acts() -> Acts<Flag> {
             Ok(())
         })
         .while_waiting(waits)
+        .act("notify all", |actor| {
+            let _guard = actor.lock()?;
+            actor.flag.store(1);
+            begin();
+            actor.condition.notify_all()?;
+            end();
+            Ok(())
+        })
+        .while_waiting(waits)
+        // One of two who wait is notified. If that one dies, the other is.
+        .act("be notified", |actor| {
+            let name = actor.scene.name.clone();
+            forked(move || notifies_two(&name).map_or(1, |()| 0));
+            begin();
+            waits_and_tells(&actor)?;
+            end();
+            Ok(())
+        })
+        .while_waiting(|flag, _| {
+            // Behind the victim, if that comes so far.
+            for _ in 0..100 {
+                if flag.condition.waiting() > 0 {
+                    break;
+                }
+                flag.idle.wait_timeout(Duration::from_millis(1))?;
+            }
+            waits_and_tells(flag)
+        })
+        .with_others()
+        .alone()
         .act("wait in vain", |actor| {
             let _guard = actor.lock()?;
             begin();

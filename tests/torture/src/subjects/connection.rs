@@ -1,7 +1,8 @@
 //! The connection: both its ends are held by all who take part.
 
 use super::messages::{self, Channel, Channels};
-use crate::operation::{Acts, Check, corrupt};
+use crate::operation::{Actor, Acts, Check, corrupt};
+use crate::step::{begin, end};
 use shmkit::{ChannelError, Connection, Error, Queue, Segment};
 use std::time::Duration;
 
@@ -50,5 +51,12 @@ impl Channel for Ends {
 }
 
 pub fn acts() -> Acts<Channels<Ends>> {
-    messages::acts()
+    messages::acts().act("let go", |actor: Actor<Channels<Ends>>| {
+        let Actor { subject, segment, .. } = actor;
+        begin();
+        drop(subject);
+        end();
+        drop(segment);
+        Ok(())
+    })
 }

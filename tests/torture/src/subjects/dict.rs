@@ -3,7 +3,7 @@
 use super::states::{Judged, Stateful};
 use crate::operation::{Acts, Check, corrupt};
 use crate::step::{begin, end};
-use shmkit::{Dict, Segment};
+use shmkit::{DataError, Dict, Error, Segment};
 use std::collections::BTreeMap;
 
 /// A value that says whether it is whole. The longer ones lie in blocks of their own.
@@ -74,6 +74,20 @@ impl Stateful for Table {
             "insert" => drop(now.insert(id * 10, id)),
             "replace" => drop(now.insert(1, id)),
             "remove" => drop(now.remove(&2)),
+            "pop" => drop(now.remove(&1)),
+            "pop item" => drop(now.pop_last()),
+            "swap" => drop(now.insert(2, id * 1000)),
+            "set default" => drop(now.entry(id * 10 + 1).or_insert(id)),
+            "merge" => {
+                return [(id * 10 + 2, 5), (3, id * 11)]
+                    .map(|(key, value)| {
+                        now.insert(key, value);
+                        now.clone()
+                    })
+                    .to_vec();
+            }
+            "compare and set" if now.get(&3) == Some(&3) => drop(now.insert(3, id * 7)),
+            "compare and set" => return Vec::new(),
             "update" => *now.entry(3).or_default() += id * 100,
             "clear" => now.clear(),
             "grow" => {
@@ -121,6 +135,62 @@ pub fn acts() -> Acts<Judged<Table>> {
             actor
                 .dict
                 .update(&3, |value| value.get_or_insert_with(|| words(0)).iter_mut().for_each(|word| *word += more))?;
+            end();
+            Ok(())
+        })
+        .act("pop", |actor| {
+            begin();
+            actor.dict.pop(&1)?;
+            end();
+            Ok(())
+        })
+        .act("pop item", |actor| {
+            begin();
+            actor.dict.pop_item()?;
+            end();
+            Ok(())
+        })
+        .alone()
+        .act("swap", |actor| {
+            let value = words(actor.scene.id() * 1000);
+            begin();
+            actor.dict.swap(&2, &value)?;
+            end();
+            Ok(())
+        })
+        .act("set default", |actor| {
+            let id = actor.scene.id();
+            begin();
+            actor.dict.set_default(&(id * 10 + 1), words(id))?;
+            end();
+            Ok(())
+        })
+        .act("merge", |actor| {
+            let id = actor.scene.id();
+            let items = [(id * 10 + 2, words(5)), (3, words(id * 11))];
+            begin();
+            actor.dict.merge(items)?;
+            end();
+            Ok(())
+        })
+        .alone()
+        .act("compare and set", |actor| {
+            let value = words(actor.scene.id() * 7);
+            begin();
+            actor.dict.compare_and_set(&3, Some(&words(3)), Some(&value))?;
+            end();
+            Ok(())
+        })
+        .act("iterate", |actor| {
+            begin();
+            for item in actor.dict.iter() {
+                match item {
+                    Ok((key, value)) => whole(key, &value)?,
+                    // Somebody put or removed something meanwhile.
+                    Err(Error::Data(DataError::SizeChanged { .. })) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
             end();
             Ok(())
         })

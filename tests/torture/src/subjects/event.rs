@@ -78,6 +78,13 @@ pub fn acts() -> Acts<Events> {
             end();
             Ok(())
         })
+        .act("wait for any", |actor| {
+            begin();
+            let ready = shmkit::sync::wait_any(&[&actor.unset, &actor.set], None)?;
+            end();
+            if ready.contains(&1) { Ok(()) } else { corrupt("what is set is not ready") }
+        })
+        .alone()
         .act("wait", |actor| {
             begin();
             actor.set.wait()?;

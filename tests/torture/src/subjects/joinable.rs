@@ -1,5 +1,6 @@
 //! The joinable queue: messages are in it until they are done.
 
+use super::closing::Closing;
 use super::messages::{self, Channel, Channels};
 use crate::operation::{Actor, Acts, Check, corrupt};
 use crate::step::{begin, end};
@@ -54,6 +55,18 @@ impl Channel for Tasks {
     }
 }
 
+impl Closing for Tasks {
+    fn close(&self) {
+        self.0.close();
+    }
+    fn shut_down(&self) -> shmkit::Result<()> {
+        self.0.shutdown(true)
+    }
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
 pub fn acts() -> Acts<Channels<Tasks>> {
     messages::acts()
         .act("receive", |actor: Actor<Channels<Tasks>>| {
@@ -68,6 +81,14 @@ pub fn acts() -> Acts<Channels<Tasks>> {
             actor.scene.note(task.0);
             begin();
             task.done()?;
+            end();
+            Ok(())
+        })
+        .act("task done", |actor| {
+            begin();
+            let (value, _) = actor.some.0.get()?;
+            actor.scene.note(value);
+            actor.some.0.task_done()?;
             end();
             Ok(())
         })

@@ -98,6 +98,16 @@ impl<E: Shape> Stateful for Row<E> {
             "remove" => drop(now.remove(0)),
             "clear" => now.clear(),
             "reverse" => now.reverse(),
+            "sort" => now.sort_by(|left, right| right.cmp(left)),
+            "retain" => now.retain(|value| value % 2 == 1),
+            "remove range" if now.len() < 2 => return Vec::new(),
+            "remove range" => drop(now.drain(..2)),
+            "splice" if now.len() < 2 => return Vec::new(),
+            "splice" => drop(now.splice(1..2, [id * 10, id * 10 + 1])),
+            "update" => match now.first_mut() {
+                Some(first) => *first += id * 1000,
+                None => return Vec::new(),
+            },
             "extend" => {
                 let grown = (0..9).map(|k| {
                     now.push(id * 100 + k);
@@ -155,6 +165,45 @@ pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
             let value = actor.list.get(0)?;
             end();
             value.map_or(Ok(()), |value| E::whole(&value).map(drop))
+        })
+        .act("sort", |actor| {
+            begin();
+            actor.list.sort_by(|left, right| right.cmp(left))?;
+            end();
+            Ok(())
+        })
+        .act("retain", |actor| {
+            begin();
+            actor.list.retain(|value| value[0] % 2 == 1)?;
+            end();
+            Ok(())
+        })
+        .act("remove range", |actor| {
+            begin();
+            let _ = actor.list.remove_range(..2);
+            end();
+            Ok(())
+        })
+        .act("splice", |actor| {
+            let values = [words(actor.scene.id() * 10), words(actor.scene.id() * 10 + 1)];
+            begin();
+            let _ = actor.list.splice(1..2, values);
+            end();
+            Ok(())
+        })
+        .alone()
+        .act("update", |actor| {
+            let more = actor.scene.id() * 1000;
+            begin();
+            let _ = actor.list.update(0, |value| value.iter_mut().for_each(|word| *word += more));
+            end();
+            Ok(())
+        })
+        .act("slice", |actor| {
+            begin();
+            let some = actor.list.slice(..)?;
+            end();
+            some.iter().try_for_each(|value| whole(value).map(drop))
         })
         .act("reverse", |actor| {
             begin();

@@ -72,7 +72,7 @@ fn effect(act: &str) -> Effect {
         "get many" => Effect { takes: 2, ..nothing },
         "receive" => Effect { takes: 1, holds: true, ..nothing },
         "give back" => Effect { returns: true, ..nothing },
-        "release" => Effect { takes: 1, had: true, ..nothing },
+        "release" | "task done" => Effect { takes: 1, had: true, ..nothing },
         _ => nothing,
     }
 }

@@ -5,14 +5,16 @@
 
 mod array;
 mod barrier;
+mod closing;
 mod condition;
 mod connection;
-mod counter;
+mod containers;
 mod dict;
 mod event;
 mod heap;
 mod joinable;
 mod list;
+mod listener;
 mod locks;
 mod messages;
 mod mutex;
@@ -21,6 +23,7 @@ mod once;
 mod permits;
 mod pipe;
 mod pod_queue;
+mod process;
 mod queue;
 mod rwlock;
 mod semaphore;
@@ -50,14 +53,20 @@ pub fn all() -> Vec<Box<dyn Family>> {
         family("list", list::acts::<list::Words>()),
         family("number-list", list::acts::<list::Numbers>()),
         family("heap", heap::acts()),
-        family("counter", counter::acts()),
+        family("containers", containers::acts()),
         family("pod-queue", pod_queue::acts()),
         family("queue", queue::acts::<queue::Short>()),
         family("long-queue", queue::acts::<queue::Long>()),
         family("handle-queue", queue::acts::<queue::Carrying>()),
+        family("growing-queue", queue::acts::<queue::Growing>()),
         family("joinable-queue", joinable::acts()),
+        family("closing-queue", closing::acts::<queue::InSegment<queue::Short>>()),
+        family("closing-pod-queue", closing::acts::<shmkit::PodQueue<[u64; 2]>>()),
+        family("closing-joinable-queue", closing::acts::<joinable::Tasks>()),
         family("connection", connection::acts()),
+        family("listener", listener::acts()),
         family("pipe", pipe::acts()),
+        family("process", process::acts()),
     ]
 }
 
@@ -67,8 +76,18 @@ fn effects(deeds: &[Deed], acts: &[&str]) -> (u64, u64) {
     (of_acts().filter(|deed| deed.is_done).count() as u64, of_acts().count() as u64)
 }
 
+/// Somebody does something and dies.
+fn dies(life: impl FnOnce() -> Check) {
+    let pid = crate::step::forked(|| {
+        let _ = life();
+        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        0
+    });
+    let _ = nix::sys::wait::waitpid(pid, None);
+}
+
 /// A lock that was taken, repaired if its owner died; and whether he did.
-fn repaired<G: Unlocked>(taken: Result<G, LockError<G>>, repair: impl FnOnce(&mut G)) -> Check<(G, bool)> {
+pub fn repaired<G: Unlocked>(taken: Result<G, LockError<G>>, repair: impl FnOnce(&mut G)) -> Check<(G, bool)> {
     match taken {
         Ok(guard) => Ok((guard, false)),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! The mutex. Its data says who is inside, and counts twice: two counts that differ were left by a death.
 
-use super::effects;
+use super::{dies, effects};
 use crate::operation::{Acts, Check, Deed, Subject, corrupt, duplicated, lost};
 use crate::step::{begin, end};
 use shmkit::sync::MutexGuard;
@@ -82,7 +82,7 @@ impl Subject for Mutexed {
             return corrupt("nobody said that the owner died");
         }
         // What `unlock` unlocks was counted before.
-        let (mut least, most) = effects(deeds, &["count", "waiter", "unlock"]);
+        let (mut least, most) = effects(deeds, &["count", "waiter", "unlock", "repair"]);
         least += deeds.iter().filter(|deed| deed.act == "unlock" && deed.has_begun && !deed.is_done).count() as u64;
         if guard[1] < least {
             return lost(format!("{} counts of {least}", guard[1]));
@@ -135,6 +135,19 @@ pub fn acts() -> Acts<Mutexed> {
             Ok(())
         })
         .while_waiting(waits)
+        .act("repair", |actor| {
+            let name = actor.scene.name.clone();
+            dies(move || {
+                std::mem::forget(settle(Mutexed::open(&Segment::open(&name)?)?.mutex.lock())?.0);
+                Ok(())
+            });
+            begin();
+            count(&mut actor.take()?, actor.scene.id());
+            end();
+            Ok(())
+        })
+        .with_others()
+        .alone()
         .act("try lock", |actor| {
             begin();
             let taken = settle(actor.mutex.try_lock());

@@ -1,7 +1,7 @@
 //! Objects as such: made, found, let go, taken away; the memory they lie in; and whoever comes to a segment and leaves it.
 
 use crate::operation::{Actor, Acts, Check, Deed, Scene, Subject, corrupt, lost};
-use crate::step::{begin, end, forked};
+use crate::step::{begin, end};
 use shmkit::segment::gc;
 use shmkit::{Error, LifePolicy, Mutex, Segment, SegmentError, Semaphore};
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ impl Subject for Objects {
         for deed in deeds {
             match deed.act {
                 "create segment" if deed.is_done && !path_of(&other).exists() => return lost("the other segment"),
-                "gc" if deed.is_done && path_of(&other).exists() => return corrupt("it was collected"),
+                "gc" | "unlink" if deed.is_done && path_of(&other).exists() => return corrupt("it was collected"),
                 _ => {}
             }
         }
@@ -116,13 +116,11 @@ fn large(actor: &Actor<Objects>) -> Check {
 /// A segment of the other name whose only user was killed.
 fn deserted(scene: &Scene) {
     let name = scene.other_name();
-    let pid = forked(|| {
+    super::dies(|| {
         let builder = Segment::builder().max_size(1 << 20).policy(LifePolicy::OnLastDetach);
         std::mem::forget(builder.create(&name));
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
-        0
+        Ok(())
     });
-    let _ = nix::sys::wait::waitpid(pid, None);
 }
 
 pub fn acts() -> Acts<Objects> {
@@ -140,6 +138,28 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
+        .bare("attach by descriptor", |scene| {
+            let file = std::fs::File::options().read(true).write(true).open(path_of(&scene.name));
+            let Ok(file) = file else { return corrupt("the segment has no name") };
+            begin();
+            let _segment = Segment::from_fd(file.into())?;
+            end();
+            Ok(())
+        })
+        .bare("make anonymous", |_| {
+            begin();
+            let _segment = Segment::builder().max_size(1 << 20).anonymous("torture")?;
+            end();
+            Ok(())
+        })
+        .bare("unlink", |scene| {
+            deserted(&scene);
+            begin();
+            Segment::unlink(&scene.other_name())?;
+            end();
+            Ok(())
+        })
+        .alone()
         .bare("create segment", |scene| {
             begin();
             let _segment = Segment::builder().max_size(1 << 20).create(&scene.other_name())?;

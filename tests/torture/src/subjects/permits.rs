@@ -72,6 +72,13 @@ pub fn acts() -> Acts<Owned> {
             end();
             Ok(())
         })
+        .act("release forgotten", |actor| {
+            actor.some.acquire()?.forget();
+            begin();
+            actor.some.release()?;
+            end();
+            Ok(())
+        })
         .act("hold on", |actor| {
             let permit = actor.one.acquire()?;
             begin();

@@ -162,6 +162,31 @@ pub fn acts() -> Acts<Pipe> {
             Ok(())
         })
         .alone()
+        .act("loan", |actor| {
+            let mut sender = actor.sender()?;
+            begin();
+            let mut loan = sender.loan()?;
+            *loan = element(value(actor.scene.id(), 9));
+            end();
+            drop(loan);
+            Ok(())
+        })
+        .alone()
+        .act("open receiver", |actor| {
+            begin();
+            let _receiver = actor.receiver()?;
+            end();
+            Ok(())
+        })
+        .alone()
+        .act("drop receiver", |actor| {
+            let receiver = actor.receiver()?;
+            begin();
+            drop(receiver);
+            end();
+            Ok(())
+        })
+        .alone()
         .act("receive", |actor| {
             let receiver = actor.receiver()?;
             begin();

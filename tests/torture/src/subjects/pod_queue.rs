@@ -1,5 +1,6 @@
 //! The queue of plain-data elements.
 
+use super::closing::Closing;
 use super::messages::{self, Channel, Channels, value};
 use crate::operation::{Actor, Acts, Check, corrupt, leaked};
 use crate::step::{begin, end};
@@ -46,6 +47,18 @@ impl Channel for PodQueue<Element> {
         let blocks: Vec<_> = std::iter::from_fn(|| self.try_loan().ok()).collect();
         let all = self.capacity() + LOANS;
         if blocks.len() == all { Ok(()) } else { leaked(format!("{} blocks of {all} are free", blocks.len())) }
+    }
+}
+
+impl Closing for PodQueue<Element> {
+    fn close(&self) {
+        PodQueue::close(self);
+    }
+    fn shut_down(&self) -> shmkit::Result<()> {
+        self.shutdown(true)
+    }
+    fn is_closed(&self) -> bool {
+        PodQueue::is_closed(self)
     }
 }
 

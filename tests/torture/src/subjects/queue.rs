@@ -1,5 +1,6 @@
 //! The queue of serde values: short ones in their blocks, long ones in the heap, and ones that carry a handle.
 
+use super::closing::Closing;
 use super::messages::{self, Channel, Channels, value};
 use crate::operation::{Actor, Acts, Check, corrupt};
 use crate::step::{begin, end};
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub trait Message: Serialize + DeserializeOwned + 'static {
     /// Bytes that lie in a block: enough for it, or not.
     const INLINE: usize = 48;
+    /// Whether the queue takes memory as it is filled.
+    const GROWS: bool = false;
     /// One with that number.
     fn of(segment: &Segment, value: u64) -> shmkit::Result<Self>;
     /// Its number, if it is whole.
@@ -47,6 +50,19 @@ impl Message for Long {
     }
 }
 
+/// A message of a queue that takes memory as it is filled.
+pub type Growing = (u64, u64, u8);
+
+impl Message for Growing {
+    const GROWS: bool = true;
+    fn of(_: &Segment, value: u64) -> shmkit::Result<Self> {
+        Ok((value, !value, 7))
+    }
+    fn value(&self) -> Check<u64> {
+        if self.1 == !self.0 && self.2 == 7 { Ok(self.0) } else { corrupt(format!("a torn message: {self:?}")) }
+    }
+}
+
 /// A message with an object that only it keeps alive.
 pub type Carrying = (u64, Semaphore);
 
@@ -79,11 +95,15 @@ impl<M: Message> InSegment<M> {
 
 impl<M: Message> Channel for InSegment<M> {
     fn create(segment: &Segment, name: &str, capacity: usize) -> shmkit::Result<Self> {
-        let queue = segment.queue(name).capacity(capacity).inline(M::INLINE).create()?;
+        let at = segment.queue(name).inline(M::INLINE);
+        let queue = if M::GROWS { at.unbounded(capacity) } else { at.capacity(capacity) }.create()?;
         Ok(InSegment { queue, segment: segment.clone() })
     }
     fn open(segment: &Segment, name: &str) -> shmkit::Result<Self> {
         Ok(InSegment { queue: segment.queue(name).open()?, segment: segment.clone() })
+    }
+    fn may_grow() -> bool {
+        M::GROWS
     }
     fn put(&self, value: u64) -> shmkit::Result<()> {
         self.queue.put(M::of(&self.segment, value)?)
@@ -100,6 +120,18 @@ impl<M: Message> Channel for InSegment<M> {
             Err(Error::Channel(ChannelError::Empty { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl<M: Message> Closing for InSegment<M> {
+    fn close(&self) {
+        self.queue.close();
+    }
+    fn shut_down(&self) -> shmkit::Result<()> {
+        self.queue.shutdown(true)
+    }
+    fn is_closed(&self) -> bool {
+        self.queue.is_closed()
     }
 }
 

@@ -3,12 +3,13 @@
 use super::effects;
 use crate::operation::{Acts, Check, Deed, Subject, duplicated, lost};
 use crate::step::{begin, end};
-use shmkit::{Segment, Semaphore};
+use shmkit::{BoundedSemaphore, Segment, Semaphore};
 use std::time::Duration;
 
 pub struct Permits {
     some: Semaphore,
     none: Semaphore,
+    bounded: BoundedSemaphore,
 }
 
 const SOME: u32 = 3;
@@ -36,11 +37,16 @@ impl Subject for Permits {
         Ok(Permits {
             some: segment.semaphore("some").initial(SOME).create()?,
             none: segment.semaphore("none").initial(0).create()?,
+            bounded: segment.bounded_semaphore("bounded").initial(SOME).create()?,
         })
     }
 
     fn open(segment: &Segment) -> shmkit::Result<Self> {
-        Ok(Permits { some: segment.semaphore("some").open()?, none: segment.semaphore("none").open()? })
+        Ok(Permits {
+            some: segment.semaphore("some").open()?,
+            none: segment.semaphore("none").open()?,
+            bounded: segment.bounded_semaphore("bounded").open()?,
+        })
     }
 
     fn release(&self, _: &[Deed]) -> Check<Option<Deed>> {
@@ -54,6 +60,13 @@ impl Subject for Permits {
         // Permits have no owner: those of the dead are gone.
         let least = SOME - taken.1 as u32 - (passed.1 - passed.0) as u32;
         settle(&self.some, least, SOME - taken.0 as u32, SOME)?;
+        let taken = effects(deeds, &["acquire bounded"]);
+        let passed = effects(deeds, &["release bounded"]);
+        let least = SOME - taken.1 as u32 - (passed.1 - passed.0) as u32;
+        settle(&self.bounded, least, SOME - taken.0 as u32, SOME)?;
+        if self.bounded.release().is_ok() {
+            return duplicated("more permits than there are");
+        }
         let given = effects(deeds, &["release"]);
         let waited = effects(deeds, &["waiter"]);
         settle(&self.none, (given.0 - waited.0) as u32, (given.1 - waited.1) as u32, 0)
@@ -92,6 +105,19 @@ pub fn acts() -> Acts<Permits> {
         })
         .while_waiting(|permits, _| {
             permits.none.acquire()?.forget();
+            Ok(())
+        })
+        .act("acquire bounded", |actor| {
+            begin();
+            actor.bounded.acquire()?.forget();
+            end();
+            Ok(())
+        })
+        .act("release bounded", |actor| {
+            actor.bounded.acquire()?.forget();
+            begin();
+            actor.bounded.release()?;
+            end();
             Ok(())
         })
         .act("acquire in vain", |actor| {

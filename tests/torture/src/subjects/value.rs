@@ -47,6 +47,8 @@ impl Stateful for Values {
             "set small" => vec![(id * 10, large)],
             "add" => vec![(small + id, large)],
             "set" => vec![(small, id * 10)],
+            "swap" => vec![(if small == 1 { id * 10 } else { small }, large)],
+            "guard" => vec![(small, id * 10), (small, id * 10 + 1)],
             "update" => vec![(small, large + id * 100)],
             _ => Vec::new(),
         }
@@ -80,6 +82,24 @@ pub fn acts() -> Acts<Judged<Values>> {
             let more = actor.scene.id() * 100;
             begin();
             actor.large.update(|value| value.iter_mut().for_each(|word| *word += more))?;
+            end();
+            Ok(())
+        })
+        .act("swap", |actor| {
+            let value = actor.scene.id() * 10;
+            begin();
+            let _ = actor.small.compare_exchange(1, value);
+            end();
+            Ok(())
+        })
+        .act("guard", |actor| {
+            let value = actor.scene.id() * 10;
+            begin();
+            let mut guard = actor.large.lock()?;
+            *guard = [value; 6];
+            guard.publish();
+            *guard = [value + 1; 6];
+            drop(guard);
             end();
             Ok(())
         })
