@@ -200,6 +200,48 @@ fn read_beside<const WRITES: bool>(stage: &Stage) -> Result {
     Ok(())
 }
 
+/// The longest insertion of all, in microseconds, while a dict grows from nothing.
+fn longest_insertion(stage: &Stage) -> Result {
+    let segment = segment(stage)?;
+    let dict = Dict::<u64, u64>::new_in(&segment)?;
+    let mut longest = 0;
+    for key in 0..stage.n {
+        let start = Instant::now();
+        dict.insert(&key, &key)?;
+        longest = longest.max(start.elapsed().as_nanos());
+    }
+    stage.publish(longest as f64 / 1e3);
+    if dict.len() as u64 == stage.n && dict.get(&(stage.n / 2))? == Some(stage.n / 2) {
+        Ok(())
+    } else {
+        Err("not all that was put there is there".into())
+    }
+}
+
+/// The longest read of all, in microseconds, while another process lets the dict grow.
+fn longest_read(stage: &Stage) -> Result {
+    let segment = segment(stage)?;
+    let dict = segment.dict::<u64, u64>("dict").open_or_create()?;
+    if stage.role == 0 {
+        dict.insert(&u64::MAX, &7)?;
+    }
+    stage.barrier()?;
+    if stage.role == 1 {
+        (0..stage.n).try_for_each(|key| dict.insert(&key, &key).map(drop))?;
+    } else {
+        let mut longest = 0;
+        while (dict.len() as u64) <= stage.n {
+            let start = Instant::now();
+            if dict.get(&u64::MAX)? != Some(7) {
+                return Err("an element is not there that was put there first".into());
+            }
+            longest = longest.max(start.elapsed().as_nanos());
+        }
+        stage.publish(longest as f64 / 1e3);
+    }
+    stage.barrier()
+}
+
 pub fn figures() -> Vec<Figure> {
     let (map, vec) =
         ("HashMap behind a parking_lot mutex (one process)", "Vec behind a parking_lot mutex (one process)");
@@ -219,5 +261,11 @@ pub fn figures() -> Vec<Figure> {
             Contestant::single("shmkit", Shmkit, read_beside::<true>).of(3),
             Contestant::single("shmkit, readers only", Reference, read_beside::<false>).of(3),
         ]),
+        Figure::new("dict of a million, the longest insertion", Unit::Microseconds)
+            .goal(Goal::Below(1000.0))
+            .with([Contestant::single("shmkit", Shmkit, longest_insertion).fixed(1_000_000)]),
+        Figure::new("dict of a million, the longest read meanwhile", Unit::Microseconds)
+            .goal(Goal::Below(1000.0))
+            .with([Contestant::pair("shmkit", Shmkit, longest_read).fixed(1_000_000)]),
     ]
 }
