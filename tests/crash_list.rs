@@ -8,7 +8,7 @@ mod common;
 use serde::{Deserialize, Serialize};
 use shmkit::{List, Lock, Segment, failpoint};
 
-roles!(runs_script, repairs);
+roles!(runs_script, repairs, appends_numbers);
 
 #[derive(Serialize, Deserialize)]
 struct Content(Vec<u8>, Option<Lock>);
@@ -260,6 +260,79 @@ fn chunks_and_directories_are_replaced_as_a_whole() {
     for (point, passages) in points {
         for &nth in passages {
             assert!(kill("large", point, nth, None), "{point} {nth}");
+        }
+    }
+}
+
+// ---- elements that lie in their slots -----------------------------------------------------------------------------------------
+
+/// Appends numbers, and at times does something else, so that the place of the next one is forgotten.
+fn append(list: &List<u64>, n: u64) -> shmkit::Result<()> {
+    match n % 10 {
+        7 => list.pop().map(drop),
+        8 => list.remove(0).map(drop),
+        9 => list.insert(0, &n),
+        _ => list.push(&n),
+    }
+}
+
+fn append_to_model(model: &mut Vec<u64>, n: u64) {
+    match n % 10 {
+        7 => drop(model.pop()),
+        8 => drop(model.remove(0)),
+        9 => model.insert(0, n),
+        _ => model.push(n),
+    }
+}
+
+fn appends_numbers(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let list = segment.list::<u64>("list").open().unwrap();
+    let done = segment.value::<u64>("done").open().unwrap();
+    failpoint::arm(&arguments[1], arguments[2].parse().unwrap());
+    for n in 0..40 {
+        append(&list, n).unwrap();
+        done.fetch_add(1);
+    }
+}
+
+#[test]
+fn a_number_is_appended_at_once_or_not_at_all() {
+    let points = [
+        "arena.locked",
+        "arena.journal",
+        "arena.ready",
+        "arena.swung",
+        "arena.length",
+        "arena.finished",
+        "arena.before_unlock",
+        "arena.unlocked",
+    ];
+    for point in points {
+        for nth in [1, 2, 3, 8, 12, 13, 30] {
+            let what = || format!("killed at passage {nth} of {point}");
+            let segment = common::named("crash-append");
+            let list = segment.list::<u64>("list").create().unwrap();
+            let done = segment.value::<u64>("done").create().unwrap();
+            common::start("appends_numbers", &[&segment.name, point, &nth.to_string()]).was_killed();
+            let done = done.get().unwrap();
+            let mut model = Vec::new();
+            (0..done).for_each(|n| append_to_model(&mut model, n));
+            let before = model.clone();
+            append_to_model(&mut model, done);
+            // The next writer repairs.
+            list.push(&1000).unwrap();
+            let mut found = list.to_vec().unwrap();
+            assert_eq!(found.pop(), Some(1000), "{}", what());
+            assert!(found == before || found == model, "{}: {found:?}", what());
+            segment.verify().unwrap_or_else(|error| panic!("{}: {error}", what()));
+            found.push(1000);
+            for n in 0..40 {
+                append(&list, n).unwrap();
+                append_to_model(&mut found, n);
+            }
+            assert_eq!(list.to_vec().unwrap(), found, "{}", what());
+            segment.verify().unwrap_or_else(|error| panic!("{}, then used: {error}", what()));
         }
     }
 }

@@ -34,7 +34,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn a_structure_of_ones_own_does_what_its_model_does(operations in proptest::collection::vec(operation(), 0..80)) {

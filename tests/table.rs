@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Ids and how many there are of each.
-const IDS: [(&str, u32); 6] = [("P", 35), ("X", 24), ("L", 23), ("Q", 21), ("C", 25), ("O", 31)];
+const IDS: [(&str, u32); 9] =
+    [("P", 35), ("X", 24), ("L", 23), ("V", 12), ("M", 16), ("G", 22), ("Q", 21), ("C", 25), ("O", 31)];
 
 /// The ids, the column for shmkit and the column for tests of every row.
 fn rows() -> Vec<(Vec<String>, String, String)> {

@@ -1548,19 +1548,35 @@ SHMKIT_ASSERT(sizeof(((shmkit_dict_entry *)0)->link) == 8, "size of link of shmk
 SHMKIT_ASSERT(offsetof(shmkit_dict_entry, hash) == 8, "offset of hash of shmkit_dict_entry");
 SHMKIT_ASSERT(sizeof(((shmkit_dict_entry *)0)->hash) == 8, "size of hash of shmkit_dict_entry");
 
-/* A list's own struct. */
+/* A list's own struct. The second half is the lock owner's. */
 typedef struct shmkit_list_body {
     /* 0: The directory (`Link`), or 0 before the first insertion. */
     SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) root;
     /* 8: Zero. */
-    SHMKIT_ATOMIC(uint64_t) reserved[15];
+    SHMKIT_ATOMIC(uint64_t) reserved0[7];
+    /* 64: Where the next element goes if the list has `tail_length` elements and this is not `tail_end`: offset of a slot from the start of the segment. */
+    SHMKIT_ATOMIC(uint64_t) tail;
+    /* 72: Offset of the end of that slot's chunk. */
+    SHMKIT_ATOMIC(uint64_t) tail_end;
+    /* 80: See `tail`. 2^64 - 1 for never. */
+    SHMKIT_ATOMIC(uint64_t) tail_length;
+    /* 88: Zero. */
+    SHMKIT_ATOMIC(uint64_t) reserved1[5];
 } shmkit_list_body;
 SHMKIT_ASSERT(sizeof(shmkit_list_body) == 128, "size of shmkit_list_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_list_body) == 64, "alignment of shmkit_list_body");
 SHMKIT_ASSERT(offsetof(shmkit_list_body, root) == 0, "offset of root of shmkit_list_body");
 SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->root) == 8, "size of root of shmkit_list_body");
-SHMKIT_ASSERT(offsetof(shmkit_list_body, reserved) == 8, "offset of reserved of shmkit_list_body");
-SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->reserved) == 120, "size of reserved of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, reserved0) == 8, "offset of reserved0 of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->reserved0) == 56, "size of reserved0 of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, tail) == 64, "offset of tail of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->tail) == 8, "size of tail of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, tail_end) == 72, "offset of tail_end of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->tail_end) == 8, "size of tail_end of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, tail_length) == 80, "offset of tail_length of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->tail_length) == 8, "size of tail_length of shmkit_list_body");
+SHMKIT_ASSERT(offsetof(shmkit_list_body, reserved1) == 88, "offset of reserved1 of shmkit_list_body");
+SHMKIT_ASSERT(sizeof(((shmkit_list_body *)0)->reserved1) == 40, "size of reserved1 of shmkit_list_body");
 
 /* A list's directory: a bundle of its chunks, in order. After the `count` links: for each chunk the index of its first element. */
 typedef struct shmkit_directory_header {

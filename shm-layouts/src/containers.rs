@@ -168,12 +168,21 @@ layout! {
         8 => hash: AtomicU64,
     }
 
-    /// A list's own struct.
+    /// A list's own struct. The second half is the lock owner's.
     struct ListBody: 128 bytes, aligned 64 {
         /// The directory ([`crate::words::Link`]), or 0 before the first insertion.
         0 => root: AtomicU64,
         /// Zero.
-        8 => reserved: [AtomicU64; 15],
+        8 => reserved0: [AtomicU64; 7],
+        /// Where the next element goes if the list has `tail_length` elements and this is not `tail_end`: offset of a slot from the
+        /// start of the segment.
+        64 => tail: AtomicU64,
+        /// Offset of the end of that slot's chunk.
+        72 => tail_end: AtomicU64,
+        /// See `tail`. 2^64 - 1 for never.
+        80 => tail_length: AtomicU64,
+        /// Zero.
+        88 => reserved1: [AtomicU64; 5],
     }
 
     /// A list's directory: a bundle of its chunks, in order. After the `count` links: for each chunk the index of its first

@@ -259,14 +259,7 @@ impl Value {
         if len > 8 || !self.handles.is_empty() {
             return None;
         }
-        let word = self.words().first().map_or(0, |&word| word);
-        let small = |data, len| Some(Small { data, len: len as u32, tag: self.tag }.pack());
-        match (self.tag, len) {
-            (TAG_I64, 8) if sign_extended(word) == word => small(word, 7),
-            (TAG_F64, 8) if word & 0xFF == 0 => small(word >> 8, 7),
-            (TAG_I64 | TAG_F64, _) | (_, 8) => None,
-            _ => small(word, len),
-        }
+        small(self.tag, len, self.words().first().map_or(0, |&word| word))
     }
 
     #[inline]
@@ -297,6 +290,62 @@ impl Value {
         }
         let tag = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)).map(|(tag, _)| tag));
         self.finish(tag)
+    }
+}
+
+/// A serialised value of at most 8 bytes as the element of a list that needs no node.
+#[inline]
+fn small(tag: u32, len: usize, word: u64) -> Option<u64> {
+    let small = |data, len| Some(Small { data, len: len as u32, tag }.pack());
+    match (tag, len) {
+        (TAG_I64, 8) if sign_extended(word) == word => small(word, 7),
+        (TAG_F64, 8) if word & 0xFF == 0 => small(word >> 8, 7),
+        (TAG_I64 | TAG_F64, _) | (_, 8) => None,
+        _ => small(word, len),
+    }
+}
+
+/// The same of a value that is not serialised yet, if it is seen at once that it may be one and has no handle.
+#[inline]
+pub(crate) fn small_of<W: Serialize + ?Sized>(value: &W) -> Option<u64> {
+    // What needs no drop has no handle, or a reference to one: that is refused here, and noted later.
+    if std::mem::needs_drop::<W>() || size_of_val(value) > 8 {
+        return None;
+    }
+    match codec::encode(value, Few { bytes: [0; 8], len: 0 }) {
+        Ok((tag, few)) if few.len <= 8 => small(tag, few.len, u64::from_ne_bytes(few.bytes)),
+        Ok(_) => None,
+        Err(_) => {
+            let _ = take_refusal();
+            None
+        }
+    }
+}
+
+/// Takes a few serialised bytes; more of them are only counted.
+struct Few {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl postcard::ser_flavors::Flavor for Few {
+    type Output = ();
+
+    #[inline(always)]
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        let end = self.len + data.len();
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(data);
+        }
+        self.len = end;
+        Ok(())
+    }
+    #[inline]
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.try_extend(&[data])
+    }
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -551,6 +600,8 @@ mod tests {
                 assert!(copied.is(&written), "{value:?}");
                 assert_eq!(copied.to_value::<T>().unwrap(), value);
             }
+            // At once, or not at all.
+            assert!(small_of(&value).is_none_or(|word| small == Some(word)), "{value:?}");
         }
         let limit = 1i64 << 55;
         for number in [0, 1, -1, 255, -256, limit - 1, -limit] {
@@ -572,6 +623,8 @@ mod tests {
         check(Some(3u8), true);
         check((1u8, 2u16, 3u8), true);
         check(u64::MAX, false);
+        assert_eq!(small_of("sevens!"), Value::frozen("sevens!").unwrap().small());
+        assert!(small_of("sevens!").is_some() && small_of("eight...").is_none() && small_of(&3u64).is_some());
         check(vec![9u8; 6], true);
         check(vec![9u8; 7], false);
     }

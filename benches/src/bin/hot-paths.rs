@@ -3,7 +3,7 @@
 //! Both sides are this process and its one thread, so that the count is the same in every run.
 
 use serde::{Deserialize, Serialize};
-use shmkit::{Event, Mutex, PodQueue, Queue, Segment, Semaphore, Value};
+use shmkit::{Dict, Event, List, Mutex, PodQueue, Queue, Segment, Semaphore, Value};
 use std::hint::black_box;
 use std::process::ExitCode;
 
@@ -78,6 +78,53 @@ const PATHS: &[(&str, Path)] = &[
         let value = Value::new_in(&segment()?, [7u64; 8])?;
         for _ in 0..count {
             black_box(value.get()?);
+        }
+        Ok(())
+    }),
+    ("dict get of a u64", |count| {
+        let dict = Dict::<u64, u64>::new_in(&segment()?)?;
+        (0..100).try_for_each(|key| dict.insert(&key, &key).map(drop))?;
+        for number in 0..count {
+            black_box(dict.get(&(number % 100))?);
+        }
+        Ok(())
+    }),
+    ("dict set of a u64", |count| {
+        let dict = Dict::<u64, u64>::new_in(&segment()?)?;
+        for number in 0..count {
+            dict.insert(&(number % 100), &number)?;
+        }
+        Ok(())
+    }),
+    ("dict get of a text", |count| {
+        let dict = Dict::<String, String>::new_in(&segment()?)?;
+        dict.insert("a key of a dict", "and thirty-two bytes of a value!")?;
+        for _ in 0..count {
+            black_box(dict.get("a key of a dict")?);
+        }
+        Ok(())
+    }),
+    ("dict set of a text", |count| {
+        let dict = Dict::<String, String>::new_in(&segment()?)?;
+        for _ in 0..count {
+            dict.insert("a key of a dict", "and thirty-two bytes of a value!")?;
+        }
+        Ok(())
+    }),
+    ("list get of a u64", |count| {
+        let list = List::<u64>::new_in(&segment()?)?;
+        list.extend(0..100)?;
+        for number in 0..count {
+            black_box(list.get((number % 100) as usize)?);
+        }
+        Ok(())
+    }),
+    ("list push+pop of a u64", |count| {
+        let list = List::<u64>::new_in(&segment()?)?;
+        list.extend(0..100)?;
+        for number in 0..count {
+            list.push(&number)?;
+            black_box(list.pop()?);
         }
         Ok(())
     }),

@@ -79,6 +79,16 @@ pub fn locks(processes: usize) -> Vec<Contestant> {
     lists![kernel::locks(processes), python::locks(processes); toolkits::locks(processes)]
 }
 
+/// Reading or writing a dict that processes share.
+pub fn dicts(writes: bool) -> Vec<Contestant> {
+    python::dicts(writes)
+}
+
+/// Reading or appending to a list that processes share.
+pub fn lists(writes: bool) -> Vec<Contestant> {
+    python::lists(writes)
+}
+
 /// Opening shared memory.
 pub fn attach() -> Vec<Contestant> {
     lists![; toolkits::attach()]

@@ -98,6 +98,42 @@ def apply(count):
     return elapsed / count * 1e6
 
 
+def managed(make, operation, count):
+    """Millions of operations a second on what a manager holds."""
+    with multiprocessing.Manager() as manager:
+        shared = make(manager)
+        for number in range(100):
+            operation(shared, number)
+        start = time.perf_counter()
+        for number in range(count):
+            operation(shared, number % 1000)
+        return count / (time.perf_counter() - start) / 1e6
+
+
+def dict_get(count):
+    def get(shared, number):
+        if shared[number] != number * 3:
+            raise SystemExit("an element is wrong")
+
+    return managed(lambda manager: manager.dict({key: key * 3 for key in range(1000)}), get, count)
+
+
+def dict_set(count):
+    return managed(lambda manager: manager.dict(), lambda shared, number: shared.__setitem__(number, number), count)
+
+
+def list_get(count):
+    def get(shared, number):
+        if shared[number] != number * 3:
+            raise SystemExit("an element is wrong")
+
+    return managed(lambda manager: manager.list([key * 3 for key in range(1000)]), get, count)
+
+
+def list_push(count):
+    return managed(lambda manager: manager.list(), lambda shared, number: shared.append(number), count)
+
+
 MEASUREMENTS = {
     "queue": queue,
     "faster_fifo": faster_fifo,
@@ -107,6 +143,10 @@ MEASUREMENTS = {
     "forkserver": lambda count: processes("forkserver", count),
     "pool": pool,
     "apply": apply,
+    "dict_get": dict_get,
+    "dict_set": dict_set,
+    "list_get": list_get,
+    "list_push": list_push,
 }
 
 if __name__ == "__main__":

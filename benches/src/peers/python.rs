@@ -38,7 +38,7 @@ macro_rules! measurements {
     )*};
 }
 measurements!(queue "queue", fifo "faster_fifo", lock "lock", spawn "spawn", forked "fork", forkserver "forkserver",
-              tasks "pool", apply "apply");
+              tasks "pool", apply "apply", dict_get "dict_get", dict_set "dict_set", list_get "list_get", list_push "list_push");
 
 /// Python's queues carry bytes of the payload's size, pickled.
 pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
@@ -53,6 +53,14 @@ pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
 
 pub fn locks(processes: usize) -> Vec<Contestant> {
     if processes == 1 { vec![Contestant::single("Python's Lock", Peer, lock).fixed(20_000)] } else { Vec::new() }
+}
+
+pub fn dicts(writes: bool) -> Vec<Contestant> {
+    vec![Contestant::single("Python's Manager().dict()", Peer, if writes { dict_set } else { dict_get }).fixed(5_000)]
+}
+
+pub fn lists(writes: bool) -> Vec<Contestant> {
+    vec![Contestant::single("Python's Manager().list()", Peer, if writes { list_push } else { list_get }).fixed(5_000)]
 }
 
 pub fn processes() -> Vec<Contestant> {

@@ -1,6 +1,7 @@
 //! The figures: what shmkit is asked to do, who else does it, and the goals.
 
 mod attach;
+mod containers;
 mod locks;
 mod messages;
 mod pipes;
@@ -17,7 +18,10 @@ pub use processes::{check_pool, next};
 
 /// All figures, in the order in which they are measured.
 pub fn all() -> Vec<Figure> {
-    [messages::figures(), locks::figures(), attach::figures(), processes::figures()].into_iter().flatten().collect()
+    [messages::figures(), locks::figures(), containers::figures(), attach::figures(), processes::figures()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The figures for messages of a user's own type.

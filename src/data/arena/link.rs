@@ -53,6 +53,16 @@ impl<'a> View<'a> {
         Some(Block { start, offset, room: self.end.get() - offset, _heap: PhantomData })
     }
 
+    /// The word at an offset from the start of the segment, if it is in the heap.
+    #[inline]
+    pub(crate) fn word(&self, offset: u64) -> Option<&'a AtomicU64> {
+        if offset < self.start || offset.checked_add(8)? > self.end.get() || !offset.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: in the heap, which is backed and mapped for as long as the attachment lives; the reference is to an atomic only.
+        Some(unsafe { &*self.base.wrapping_add(offset as usize).cast::<AtomicU64>() })
+    }
+
     /// Before another look at what changed meanwhile, which may lie in memory that was added.
     #[cold]
     pub(crate) fn retry(&self) {

@@ -112,6 +112,48 @@ impl<'a> Arena<'a> {
         Ok(writing)
     }
 
+    /// A whole change, lock and all, that stores one word and has no blocks: `find` gives the cell, what it becomes, and the length
+    /// after that; `after` is run behind the commit. `None`, and nothing has changed, if the lock is not free or `find` finds none.
+    ///
+    /// Neither may fail otherwise: the steps are those of [`Writing::swing`], without anything that could be left to undo.
+    #[inline]
+    pub(crate) fn swing_at_once(
+        self,
+        find: impl FnOnce(&View<'a>, u64) -> Option<(&'a AtomicU64, u64, u64)>,
+        after: impl FnOnce(&View<'a>, &AtomicU64, u64),
+    ) -> Option<()> {
+        let (attachment, body) = (self.attachment, self.body);
+        let lock = atomic!(body, lock);
+        if !claim::lock_free(attachment, lock) {
+            return None;
+        }
+        failpoint!("arena.locked");
+        let view = View::new(attachment);
+        // Relaxed: the lock has ordered it behind its last owner.
+        let found = find(&view, atomic!(body, length).load(Ordering::Relaxed));
+        if let Some((cell, value, length)) = found {
+            atomic!(body, value).store(value, Ordering::Release);
+            atomic!(body, next_length).store(length, Ordering::Release);
+            failpoint!("arena.journal");
+            atomic!(body, cell).store(view.offset_of(cell), Ordering::Release);
+            failpoint!("arena.ready");
+            // Release pairs with the acquire in `read_link`, and of who reads the word itself.
+            cell.store(value, Ordering::Release);
+            failpoint!("arena.swung");
+            atomic!(body, length).store(length, Ordering::Release);
+            failpoint!("arena.length");
+            atomic!(body, cell).store(0, Ordering::Release);
+            failpoint!("arena.finished");
+            after(&view, cell, length);
+        }
+        failpoint!("arena.before_unlock");
+        if !claim::unlock_unwaited(attachment, lock) {
+            let _ = claim::unlock(attachment, lock, self.what);
+        }
+        failpoint!("arena.unlocked");
+        found.map(|_| ())
+    }
+
     #[inline(never)]
     fn wait(self) -> Result<Acquired> {
         let word = atomic!(self.body, lock);

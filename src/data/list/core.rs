@@ -5,6 +5,7 @@
 //!
 //! append    slot = node (THE COMMIT);  the chunk is full: a new chunk with the node; its link in the directory = chunk (THE COMMIT)
 //! set, pop  slot = the new node, or 0 (THE COMMIT)
+//! tail      where the next element goes, for as long as nobody does anything but append
 //! small     what fits in a slot has no node: wherever a node is said here, the slot may hold the value instead
 //! insert, remove   the chunk copied, and the directory with it unless it is the last chunk; link or root = copy (THE COMMIT)
 //! bulk      sort, reverse, splices: chunks and directory all new, of the same nodes; root = directory (THE COMMIT)
@@ -16,7 +17,7 @@
 
 use super::directory::{Directory, build_chunk, chunk_size, slots};
 use crate::data::arena::link::TRIES;
-use crate::data::arena::{Arena, Seen, View, Words, Writing, read_link, read_loaded, read_root};
+use crate::data::arena::{Arena, Prepared, Seen, View, Words, Writing, read_link, read_loaded, read_root};
 use crate::data::node::{Contents, Copied, Node, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::atomic;
@@ -119,11 +120,62 @@ impl<'a> Core<'a> {
     /// The writers' lock; what a dead owner left is repaired.
     #[inline]
     pub(super) fn lock(&self) -> Result<Writing<'a>> {
+        let writing = self.lock_to_append()?;
+        self.forget_tail();
+        Ok(writing)
+    }
+
+    /// The same, for nothing but appending.
+    #[inline]
+    pub(super) fn lock_to_append(&self) -> Result<Writing<'a>> {
         self.arena.lock(|writing| self.repair(writing))
+    }
+
+    /// The chunk of the last element may be replaced from here on.
+    #[inline]
+    fn forget_tail(&self) {
+        // Release here and below: a kill falls between two instructions, and the compiler keeps their order.
+        atomic!(self.body, tail_length).store(u64::MAX, Ordering::Release);
+    }
+
+    /// Where element `length`, the next one, goes, if the last one who appended left that.
+    #[inline]
+    fn tail(&self, view: &View<'a>, length: u64) -> Option<&'a AtomicU64> {
+        let tail = atomic!(self.body, tail).load(Ordering::Relaxed);
+        if atomic!(self.body, tail_length).load(Ordering::Relaxed) != length
+            || tail == atomic!(self.body, tail_end).load(Ordering::Relaxed)
+        {
+            return None;
+        }
+        view.word(tail).filter(|cell| cell.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Element `length`, the next one, goes to `cell`, which is a place in the last chunk.
+    #[inline]
+    fn leave_place(&self, view: &View<'a>, cell: &AtomicU64, place: &Place<'a>, length: u64) {
+        let (offset, left) = (view.offset_of(cell), place.slots.len() - place.slot);
+        atomic!(self.body, tail).store(offset, Ordering::Release);
+        atomic!(self.body, tail_end).store(offset.wrapping_add(left * 8), Ordering::Release);
+        atomic!(self.body, tail_length).store(length, Ordering::Release);
+    }
+
+    /// After an append in `cell`.
+    #[inline]
+    fn leave_tail(&self, view: &View<'a>, cell: &AtomicU64, length: u64) {
+        atomic!(self.body, tail).store(view.offset_of(cell).wrapping_add(8), Ordering::Release);
+        atomic!(self.body, tail_length).store(length, Ordering::Release);
+    }
+
+    /// Appends an element that lies in its slot, if nothing is in the way of that.
+    #[inline]
+    pub(super) fn push_at_once(&self, word: u64) -> Option<()> {
+        let find = |view: &View<'a>, length| Some((self.tail(view, length)?, word, length.wrapping_add(1)));
+        self.arena.swing_at_once(find, |view, cell, length| self.leave_tail(view, cell, length))
     }
 
     /// What a death leaves of a list beside the arena's: the memory of one that was being emptied. Idempotent.
     pub(super) fn repair(&self, writing: &mut Writing<'a>) -> Result<()> {
+        self.forget_tail();
         if self.root().load(Ordering::Relaxed) == 0 { writing.reset() } else { Ok(()) }
     }
 
@@ -165,15 +217,13 @@ impl<'a> Core<'a> {
 
     /// What a slot is to hold for a value: a new node's link, freed unless there is a commit, or the value itself.
     #[inline]
-    fn word(
-        &self,
-        writing: &mut Writing<'a>,
-        value: &Value,
-        prepared: Option<crate::data::arena::Prepared<'a>>,
-    ) -> Result<u64> {
-        match value.small() {
-            Some(word) => Ok(word),
-            None => contents(value).place(writing, prepared),
+    fn word(&self, writing: &mut Writing<'a>, new: New<'_, 'a>) -> Result<u64> {
+        match new {
+            New::Small(word) => Ok(word),
+            New::Value(value, prepared) => match value.small() {
+                Some(word) => Ok(word),
+                None => contents(value).place(writing, prepared),
+            },
         }
     }
 
@@ -198,7 +248,7 @@ impl<'a> Core<'a> {
     /// Puts another value in an element's place.
     pub(super) fn set(&self, writing: &mut Writing<'a>, place: &Place<'a>, value: &Value) -> Result<()> {
         let (_, old) = self.occupant(writing, place)?;
-        let new = self.word(writing, value, None)?;
+        let new = self.word(writing, New::Value(value, None))?;
         let Some(cell) = place.cell() else { return Err(writing.corrupt(place.slot)) };
         self.retire(writing, old)?;
         writing.swing(cell, new, writing.length())
@@ -206,13 +256,21 @@ impl<'a> Core<'a> {
 
     /// Appends a value.
     #[inline]
-    pub(super) fn push(
-        &self,
-        writing: &mut Writing<'a>,
-        value: &Value,
-        prepared: Option<crate::data::arena::Prepared<'a>>,
-    ) -> Result<()> {
+    pub(super) fn push(&self, writing: &mut Writing<'a>, new: New<'_, 'a>) -> Result<()> {
         let length = writing.length();
+        if let Some(cell) = self.tail(&writing.view, length) {
+            let word = self.word(writing, new)?;
+            writing.swing(cell, word, length.wrapping_add(1))?;
+            self.leave_tail(&writing.view, cell, length.wrapping_add(1));
+            return Ok(());
+        }
+        self.push_slowly(writing, new, length)
+    }
+
+    /// The same, where nobody left the place.
+    #[inline(never)]
+    fn push_slowly(&self, writing: &mut Writing<'a>, new: New<'_, 'a>, length: u64) -> Result<()> {
+        self.forget_tail();
         if self.root().load(Ordering::Relaxed) == 0 {
             self.begin(writing)?;
         }
@@ -220,11 +278,14 @@ impl<'a> Core<'a> {
         for _ in 0..4 {
             let place = self.place(writing, length)?;
             if let Some(cell) = place.cell() {
-                let new = self.word(writing, value, prepared)?;
-                return writing.swing(cell, new, length.wrapping_add(1));
+                let word = self.word(writing, new)?;
+                writing.swing(cell, word, length.wrapping_add(1))?;
+                self.leave_place(&writing.view, cell, &place, length);
+                self.leave_tail(&writing.view, cell, length.wrapping_add(1));
+                return Ok(());
             }
             if place.slots.len() == LIST_CHUNK_SLOTS && place.directory.link(place.chunk + 1).is_some() {
-                return self.push_chunk(writing, value, prepared, &place);
+                return self.push_chunk(writing, new, &place);
             }
             self.make_room(writing, &place)?;
         }
@@ -272,23 +333,17 @@ impl<'a> Core<'a> {
 
     /// Appends to a list whose last chunk is full, and whose directory is not.
     #[cold]
-    fn push_chunk(
-        &self,
-        writing: &mut Writing<'a>,
-        value: &Value,
-        prepared: Option<crate::data::arena::Prepared<'a>>,
-        place: &Place<'a>,
-    ) -> Result<()> {
+    fn push_chunk(&self, writing: &mut Writing<'a>, new: New<'_, 'a>, place: &Place<'a>) -> Result<()> {
         let length = writing.length();
         let number = place.chunk + 1;
-        let new = self.word(writing, value, prepared)?;
+        let word = self.word(writing, new)?;
         let (chunk, slots) = self.new_chunk(writing, LIST_CHUNK_SLOTS)?;
         let (Some(slot), Some(link), Some(first)) =
             (slots.get(0), place.directory.link(number), place.directory.first(number))
         else {
             return Err(writing.corrupt(number));
         };
-        slot.store(new, Ordering::Relaxed);
+        slot.store(word, Ordering::Relaxed);
         // Before the link: who sees the chunk sees where it starts.
         first.store(length, Ordering::Relaxed);
         failpoint!("list.chunk");
@@ -341,7 +396,11 @@ impl<'a> Core<'a> {
         let Some(cell) = place.cell() else { return Err(writing.corrupt(last)) };
         self.retire(writing, old)?;
         writing.swing(cell, 0, last)?;
-        if place.slot == 0 { self.tidy(writing, 1) } else { Ok(()) }
+        if place.slot == 0 {
+            return self.tidy(writing, 1);
+        }
+        self.leave_place(&writing.view, cell, &place, last);
+        Ok(())
     }
 
     /// Frees empty chunks at the end, but for `keep`.
@@ -367,7 +426,7 @@ impl<'a> Core<'a> {
         let length = writing.length();
         let place = self.place(writing, index)?;
         let mut nodes = self.nodes(writing, &place)?;
-        let new = self.word(writing, value, None)?;
+        let new = self.word(writing, New::Value(value, None))?;
         nodes.insert(place.slot as usize, new);
         let split = if nodes.len() as u64 > LIST_CHUNK_SLOTS { nodes.split_off(nodes.len() / 2) } else { Vec::new() };
         self.replace_chunk(writing, &place, &[nodes, split], length.wrapping_add(1))
@@ -592,6 +651,14 @@ impl<'a> Core<'a> {
         }
         census.close()
     }
+}
+
+/// An element that is to be put there.
+pub(super) enum New<'v, 'a> {
+    /// It is known to lie in its slot.
+    Small(u64),
+    /// A value, and its node if that was made before.
+    Value(&'v Value, Option<Prepared<'a>>),
 }
 
 /// An element as the lock's owner finds it.

@@ -21,11 +21,11 @@
 pub(crate) mod core;
 mod directory;
 
-use self::core::{Core, Element};
+use self::core::{Core, Element, New};
 use super::arena::recovery::{arena_at, block_generation, destroy, named, recover};
 use super::arena::{Arena, Writing};
 use super::dict::ContainerOptions;
-use super::node::{Contents, Copied, Value};
+use super::node::{Contents, Copied, Value, small_of};
 use crate::Error;
 use crate::error::{Result, SegmentError};
 use crate::kinds::Kind;
@@ -263,10 +263,16 @@ impl<T> List<T> {
         T: Borrow<W>,
     {
         let core = self.core();
+        if let Some(word) = small_of(value) {
+            return match core.push_at_once(word) {
+                Some(()) => Ok(()),
+                None => core.push(&mut core.lock_to_append()?, New::Small(word)),
+            };
+        }
         let mut written = Value::none();
         written.write(core.arena.attachment, value)?;
         let prepared = Contents { key: None, value: &written }.prepare(&core.arena)?;
-        core.push(&mut core.lock()?, &written, prepared)
+        core.push(&mut core.lock_to_append()?, New::Value(&written, prepared))
     }
 
     /// Inserts an element before the one of that index, or at the end.
@@ -283,7 +289,7 @@ impl<T> List<T> {
         let len = writing.length();
         match (index as u64).cmp(&len) {
             std::cmp::Ordering::Less => core.insert(&mut writing, index as u64, &written),
-            std::cmp::Ordering::Equal => core.push(&mut writing, &written, None),
+            std::cmp::Ordering::Equal => core.push(&mut writing, New::Value(&written, None)),
             std::cmp::Ordering::Greater => Err(SegmentError::OutOfRange { index: index as u64, len }.into()),
         }
     }
@@ -366,7 +372,7 @@ impl<T> List<T> {
         let written = values.into_iter().map(|value| Value::of(core.arena.attachment, &value));
         let written: Vec<Value> = written.collect::<Result<_>>()?;
         let mut writing = core.lock()?;
-        written.iter().try_for_each(|value| core.push(&mut writing, value, None))
+        written.iter().try_for_each(|value| core.push(&mut writing, New::Value(value, None)))
     }
 
     /// Puts `values` in the place of the elements of `range`: Python's assignment to a slice. One change.

@@ -3,33 +3,65 @@
 use super::states::{Judged, Stateful};
 use crate::operation::{Acts, Check, corrupt};
 use crate::step::{begin, end};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use shmkit::{List, Segment};
+use std::fmt::Debug;
 
-type Words = Vec<u64>;
+/// What the elements are.
+pub trait Shape: 'static {
+    /// Their type.
+    type Element: Serialize + DeserializeOwned + PartialEq + Debug;
 
-pub struct Row {
-    list: List<Words>,
+    /// The element that stands for a number.
+    fn of(value: u64) -> Self::Element;
+    /// The number it stands for, if it is one.
+    fn whole(element: &Self::Element) -> Check<u64>;
 }
 
-fn words(value: u64) -> Words {
-    vec![value; 4]
-}
+/// Elements with a node each.
+pub struct Words;
 
-fn whole(value: &Words) -> Check<u64> {
-    match value.first() {
-        Some(&first) if *value == words(first) => Ok(first),
-        _ => corrupt(format!("a torn element: {value:?}")),
+impl Shape for Words {
+    type Element = Vec<u64>;
+
+    fn of(value: u64) -> Vec<u64> {
+        vec![value; 4]
     }
+    fn whole(element: &Vec<u64>) -> Check<u64> {
+        match element.first() {
+            Some(&first) if *element == Words::of(first) => Ok(first),
+            _ => corrupt(format!("a torn element: {element:?}")),
+        }
+    }
+}
+
+/// Elements that lie in their slots.
+pub struct Numbers;
+
+impl Shape for Numbers {
+    type Element = u64;
+
+    fn of(value: u64) -> u64 {
+        value << 32 | value
+    }
+    fn whole(element: &u64) -> Check<u64> {
+        if Numbers::of(element >> 32) == *element { Ok(element >> 32) } else { corrupt(format!("torn: {element:#x}")) }
+    }
+}
+
+pub struct Row<E: Shape> {
+    list: List<E::Element>,
 }
 
 const FIRST: [u64; 3] = [1, 2, 3];
 
-impl Stateful for Row {
+impl<E: Shape> Stateful for Row<E> {
     type State = Vec<u64>;
 
     fn create(segment: &Segment) -> shmkit::Result<Self> {
         let list = segment.list("list").create()?;
-        FIRST.iter().try_for_each(|&value| list.push(&words(value)))?;
+        FIRST.iter().try_for_each(|&value| list.push(&E::of(value)))?;
         Ok(Row { list })
     }
     fn open(segment: &Segment) -> shmkit::Result<Self> {
@@ -43,14 +75,14 @@ impl Stateful for Row {
         if all.len() != self.list.len() {
             return corrupt(format!("{} elements, and says {}", all.len(), self.list.len()));
         }
-        all.iter().map(whole).collect()
+        all.iter().map(E::whole).collect()
     }
     fn peek(&self) -> Check {
-        self.list.iter().try_for_each(|value| whole(&value?).map(drop))
+        self.list.iter().try_for_each(|value| E::whole(&value?).map(drop))
     }
     fn reset(&self) -> Check {
         self.list.clear()?;
-        Ok(FIRST.iter().try_for_each(|&value| self.list.push(&words(value)))?)
+        Ok(FIRST.iter().try_for_each(|&value| self.list.push(&E::of(value)))?)
     }
     fn steps(act: &str, id: u64, before: &Vec<u64>) -> Vec<Vec<u64>> {
         let mut now = before.clone();
@@ -88,15 +120,15 @@ impl Stateful for Row {
         vec![now]
     }
     fn use_otherwise(&self) -> Check {
-        self.list.push(&words(77))?;
-        if self.list.pop()? == Some(words(77)) { Ok(()) } else { corrupt("another element than what was appended") }
+        self.list.push(&E::of(77))?;
+        if self.list.pop()? == Some(E::of(77)) { Ok(()) } else { corrupt("another element than what was appended") }
     }
 }
 
-pub fn acts() -> Acts<Judged<Row>> {
-    Acts::<Judged<Row>>::new()
+pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
+    Acts::<Judged<Row<E>>>::new()
         .act("push", |actor| {
-            let value = words(actor.scene.id() * 10);
+            let value = E::of(actor.scene.id() * 10);
             begin();
             actor.list.push(&value)?;
             end();
@@ -109,14 +141,14 @@ pub fn acts() -> Acts<Judged<Row>> {
             Ok(())
         })
         .act("insert", |actor| {
-            let value = words(actor.scene.id() * 10);
+            let value = E::of(actor.scene.id() * 10);
             begin();
             actor.list.insert(0, &value)?;
             end();
             Ok(())
         })
         .act("set", |actor| {
-            let value = words(actor.scene.id() * 10);
+            let value = E::of(actor.scene.id() * 10);
             begin();
             let _ = actor.list.set(0, &value);
             end();
@@ -132,7 +164,7 @@ pub fn acts() -> Acts<Judged<Row>> {
             begin();
             let value = actor.list.get(0)?;
             end();
-            value.map_or(Ok(()), |value| whole(&value).map(drop))
+            value.map_or(Ok(()), |value| E::whole(&value).map(drop))
         })
         .act("sort", |actor| {
             begin();
@@ -187,7 +219,7 @@ pub fn acts() -> Acts<Judged<Row>> {
         })
         .act("extend", |actor| {
             let id = actor.scene.id();
-            let values: Vec<Words> = (0..9).map(|k| words(id * 100 + k)).collect();
+            let values: Vec<_> = (0..9).map(|k| E::of(id * 100 + k)).collect();
             begin();
             actor.list.extend(values)?;
             end();

@@ -11,6 +11,7 @@ mod connection;
 mod containers;
 mod dict;
 mod event;
+mod heap;
 mod joinable;
 mod list;
 mod listener;
@@ -49,7 +50,9 @@ pub fn all() -> Vec<Box<dyn Family>> {
         family("value", value::acts()),
         family("array", array::acts()),
         family("dict", dict::acts()),
-        family("list", list::acts()),
+        family("list", list::acts::<list::Words>()),
+        family("number-list", list::acts::<list::Numbers>()),
+        family("heap", heap::acts()),
         family("containers", containers::acts()),
         family("pod-queue", pod_queue::acts()),
         family("queue", queue::acts::<queue::Short>()),
