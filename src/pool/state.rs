@@ -5,6 +5,7 @@ use super::sharing::FIRST_LOOK;
 use super::table::Table;
 use super::work::Work;
 use crate::error::{Result, TaskError};
+use crate::sys::memory;
 use crate::sys::module::Place;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +26,8 @@ pub(super) struct Options {
     pub retries: u32,
     /// How long each element may take.
     pub limit: Option<Duration>,
+    /// What has more of it comes first.
+    pub priority: i32,
 }
 
 /// Who will read the replies of what is submitted.
@@ -108,7 +111,10 @@ pub(super) struct State {
     pub broken: Option<String>,
     pub uses: Vec<Use>,
     pub free: Vec<u32>,
+    /// What is urgent first, and in order among its like.
     pub backlog: VecDeque<Waiting>,
+    /// Words that may be in use at once.
+    pub window: usize,
     /// Somebody sends: he looks at the backlog again before he stops.
     pub sending: bool,
     /// Somebody reads replies.
@@ -120,6 +126,8 @@ pub(super) struct State {
     /// The last worker has ended, and no other will come.
     pub finished: bool,
     pub failed_starts: u32,
+    /// Deaths for want of memory that have been told.
+    pub oom_kills: u64,
     /// Tasks with a time limit that are under way.
     pub timed: usize,
     /// Chunks of several elements that are under way.
@@ -153,6 +161,7 @@ impl State {
             // Words that are used one after the other lie in different lines: two workers claim them at the same time.
             free: (0..WINDOW).map(|index| index % (WINDOW / 8) * 8 + index / (WINDOW / 8)).collect(),
             backlog: VecDeque::new(),
+            window: WINDOW as usize,
             sending: false,
             reading: false,
             rows: (0..rows).map(|_| Row::default()).collect(),
@@ -160,6 +169,7 @@ impl State {
             alive: 0,
             finished: false,
             failed_starts: 0,
+            oom_kills: memory::oom_kills().unwrap_or(0),
             timed: 0,
             several: 0,
             shared_out: None,
@@ -184,6 +194,7 @@ impl State {
     /// The next tasks to be sent, with their words and generations; each is under way from now on.
     pub(super) fn next_batch(&mut self, table: &Table, batch: &mut Vec<(u32, u32)>) {
         while batch.len() < BATCH
+            && self.under_way() < self.window
             && let Some(waiting) = self.backlog.front_mut()
             && let Some(word) = self.free.pop()
         {
@@ -222,11 +233,25 @@ impl State {
         }
     }
 
-    /// Sends a task again, before all others.
+    /// Has a batch wait, after all that is as urgent.
+    pub(super) fn queue(&mut self, waiting: Waiting) {
+        let place = self.backlog.partition_point(|other| other.options.priority >= waiting.options.priority);
+        self.backlog.insert(place, waiting);
+    }
+
+    /// Sends a task again, before all that is as urgent.
     pub(super) fn again(&mut self, job: Job) {
         let Job { call, work, chunk, id, options, entry, .. } = job;
         let (next, end, first_id) = (chunk, chunk + 1, id.wrapping_sub(u64::from(chunk)));
-        self.backlog.push_front(Waiting { call, work, next, end, first_id, options, entry });
+        let place = self.backlog.partition_point(|other| other.options.priority > options.priority);
+        self.backlog.insert(place, Waiting { call, work, next, end, first_id, options, entry });
+    }
+
+    /// Whether a worker that was killed just now was killed for want of memory: one of the deaths that nobody was told of yet.
+    pub(super) fn ran_out_of_memory(&mut self, signal: Option<i32>) -> bool {
+        let has = signal == Some(libc::SIGKILL) && memory::oom_kills().is_some_and(|kills| kills > self.oom_kills);
+        self.oom_kills += u64::from(has);
+        has
     }
 
     /// Takes every task of a call, or of all, that waits.
