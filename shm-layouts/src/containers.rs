@@ -7,7 +7,7 @@
 //! block          word | contents                                   word: [`crate::words::Piece`]
 //! ```
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU32, AtomicU64};
 
 constants! { CONSTANTS:
     /// Arena: classes of blocks there is room for.

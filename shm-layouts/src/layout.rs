@@ -9,11 +9,13 @@ macro_rules! layout {
         }
     )*) => {$(
         $(#[doc = $sdoc])*
-        #[derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
+        #[cfg_attr(not(loom), derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout))]
         #[repr(C, align($align))]
         pub struct $name {
             $( $(#[doc = $fdoc])* pub $field: $ty, )*
         }
+        // Loom's atomics are larger, and lie in no segment.
+        #[cfg(not(loom))]
         const _: () = {
             assert!(core::mem::size_of::<$name>() == $size, "size drifted");
             assert!(core::mem::align_of::<$name>() == $align, "alignment drifted");

@@ -11,6 +11,14 @@
 #[macro_use]
 mod layout;
 
+/// The atomics that the fields are: those of `core`, and loom's under `cfg(loom)`, where the project tests its algorithms.
+pub mod atomic {
+    #[cfg(not(loom))]
+    pub use core::sync::atomic::{AtomicU32, AtomicU64};
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{AtomicU32, AtomicU64};
+}
+
 pub mod bits;
 pub mod containers;
 pub mod kinds;

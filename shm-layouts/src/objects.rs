@@ -1,6 +1,6 @@
 //! The bodies of the objects. Each starts with an [`ObjectHeader`]; its payload follows the struct.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU32, AtomicU64};
 
 constants! { CONSTANTS:
     /// Longest element name in bytes; longer ones are cut, the hash decides.

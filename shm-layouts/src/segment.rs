@@ -9,7 +9,7 @@
 //! ```
 //! The file has its full size from the start; the pages that are not backed are holes nobody may touch.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU32, AtomicU64};
 
 constants! { CONSTANTS:
     /// Major layout version: an opener of another major version must refuse.

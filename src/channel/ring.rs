@@ -33,10 +33,10 @@ use super::spec::{MAX_BLOCKS, MIN_RING, PAYLOAD_ALIGN};
 use crate::error::{Result, corrupt};
 use crate::segment::wait;
 use crate::segment::{Attachment, atomic, fetch};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use shmkit_layouts::objects::{BlockMeta, QUEUE_AT_MOST_ONCE, QUEUE_CLOSED, QUEUE_OPEN, QUEUE_SHUT_DOWN, QueueBody};
 use shmkit_layouts::words::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// From this stride on, blocks are reused lowest-first: a small hot set matters more than neighbours that share a line.
 const LARGE: u32 = 4096;

@@ -14,6 +14,7 @@
 
 mod arena;
 pub(crate) mod array;
+mod copies;
 pub(crate) mod counter;
 pub(crate) mod dict;
 pub(crate) mod frozen;

@@ -4,7 +4,7 @@
 //! body    header | lock | word | …            up to 8 bytes: the value is the first bytes of `word`
 //!         header | lock | 2·seq + writing | … | copy 0 | copy 1        larger; the current copy is seq & 1
 //!
-//! write   under the lock: s = word / 2; word = 2s + 1; release fence; copy (s + 1) & 1 = value; word = 2s + 2 (release)
+//! write   under the lock: s = word / 2; word = 2s + 1 (release); release fence; copy (s + 1) & 1 = value; word = 2s + 2 (release)
 //! read    w1 = word (acquire); value = copy (w1 / 2) & 1; acquire fence; w2 = word; accepted iff w2 - (w1 & !1) ≤ 2
 //! ```
 //! The writer never touches the current copy, so a dead writer leaves nothing to repair: the next one computes the same `s` and
@@ -21,6 +21,7 @@
 //! | reading | nothing | nobody needs to | nothing |
 //! | in an atomic operation | the old value or the new one | nobody needs to | nothing |
 
+use super::copies::Copies;
 use super::guard::{Locked, enter};
 use super::number::{Integer, Number};
 use super::words;
@@ -36,7 +37,7 @@ use shmkit_layouts::objects::ValueBody;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What recovery does with values: the lock of a dead writer is handed on. The value needs nothing.
@@ -138,7 +139,7 @@ impl<T: Element> Value<T> {
     /// Whether the value lies in the word itself.
     const SMALL: bool = size_of::<T>() <= 8;
     /// Words of one copy.
-    const WORDS: usize = size_of::<T>().div_ceil(8);
+    const WORDS: usize = Copies::words::<T>();
 
     /// A new one in the session segment.
     ///
@@ -164,8 +165,9 @@ impl<T: Element> Value<T> {
         atomic!(self.body, word)
     }
 
-    fn copy(&self, sequence: u64) -> *const AtomicU64 {
-        self.copies.wrapping_add((sequence & 1) as usize * Value::<T>::WORDS)
+    fn pair(&self) -> Copies<'_> {
+        // SAFETY: `attach` has checked both copies.
+        unsafe { Copies::new(self.word(), self.copies) }
     }
 
     /// The value: one that somebody has stored, never parts of two. Takes no lock: a stopped or dead writer is not waited for.
@@ -179,14 +181,7 @@ impl<T: Element> Value<T> {
             return Ok(self.read_word());
         }
         for _ in 0..TRIES {
-            // Acquire pairs with the release at the end of `write_copy`: the copy it names is whole.
-            let before = self.word().load(Ordering::Acquire);
-            // SAFETY: `attach` has checked both copies.
-            let value = unsafe { words::copy_out(self.copy(before >> 1)) };
-            // Pairs with the release fence in `write_copy`: if a word of a later write was read, its mark is seen, too.
-            fence(Ordering::Acquire);
-            let after = self.word().load(Ordering::Relaxed);
-            if after.wrapping_sub(before & !1) <= 2 {
+            if let Some(value) = self.pair().read() {
                 return Ok(value);
             }
             std::hint::spin_loop();
@@ -197,7 +192,7 @@ impl<T: Element> Value<T> {
     #[cold]
     fn read_locked(&self) -> Result<T> {
         enter(&self.object, self.lock_word(), "value")?;
-        let value = self.read_copy();
+        let value = self.pair().current();
         claim::unlock(self.object.attachment(), self.lock_word(), "value")?;
         Ok(value)
     }
@@ -213,17 +208,11 @@ impl<T: Element> Value<T> {
         value
     }
 
-    /// The current copy, under the lock.
-    fn read_copy(&self) -> T {
-        // Relaxed: the lock has ordered it behind the last writer. SAFETY: `attach` has checked both copies.
-        unsafe { words::copy_out(self.copy(self.word().load(Ordering::Relaxed) >> 1)) }
-    }
-
     /// Publishes a value, under the lock.
     fn write(&self, value: &T) {
         failpoint!("value.locked");
         if !Value::<T>::SMALL {
-            self.write_copy(value);
+            self.pair().write(value);
         } else if words::is_atomic::<T>() {
             // Release pairs with the acquire in `read_word`. SAFETY: inside the body, at a multiple of 8.
             unsafe { words::store(self.word().as_ptr().cast(), *value, Ordering::Release) };
@@ -233,22 +222,6 @@ impl<T: Element> Value<T> {
             self.word().store(u64::from_ne_bytes(bytes), Ordering::Release);
         }
         failpoint!("value.published");
-    }
-
-    fn write_copy(&self, value: &T) {
-        let word = self.word();
-        // What is odd was left by a dead writer: this one does the same write over.
-        let sequence = word.load(Ordering::Relaxed) >> 1;
-        let marked = (sequence << 1) | 1;
-        word.store(marked, Ordering::Relaxed);
-        // Pairs with the acquire fence in `get`: who reads a word of this copy sees the mark.
-        fence(Ordering::Release);
-        failpoint!("value.marked");
-        // SAFETY: `attach` has checked both copies.
-        unsafe { words::copy_in(self.copy(sequence.wrapping_add(1)), value) };
-        failpoint!("value.copied");
-        // Release pairs with the acquire in `get`.
-        word.store(marked.wrapping_add(1), Ordering::Release);
     }
 
     /// Stores a value. Waits for whoever has the lock.
@@ -301,7 +274,7 @@ impl<T: Element> Value<T> {
     }
 
     fn guard<'a>(&'a self, locked: Locked<'a>) -> ValueGuard<'a, T> {
-        let copy = if Value::<T>::SMALL { self.read_word() } else { self.read_copy() };
+        let copy = if Value::<T>::SMALL { self.read_word() } else { self.pair().current() };
         ValueGuard { value: self, copy, changed: false, panicking: std::thread::panicking(), _locked: locked }
     }
 

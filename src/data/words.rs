@@ -1,7 +1,7 @@
 //! Copying elements to and from words that a peer may be changing: each word by one relaxed atomic access.
 
 use crate::element::Element;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::sys::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Whether a `T` can be loaded and stored by one atomic instruction, where it lies at a multiple of its size.
 pub(super) const fn is_atomic<T>() -> bool {

@@ -12,10 +12,10 @@
 use super::wait::{self, Deadline, FIRST_SLICE};
 use super::{Attachment, interrupt};
 use crate::error::{Result, SyncError, corrupt};
+use crate::sys::atomic::{AtomicU32, Ordering};
 use crate::sys::futex;
 use shmkit_layouts::segment::{SLOT_NOBODY, SLOT_POISON};
 use shmkit_layouts::words::{MUTEX_CONTENDED, MUTEX_OWNER, MUTEX_RECOVER, Token};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How a lock was obtained.
@@ -261,17 +261,27 @@ fn release(word: &AtomicU32, token: Token, next: u32, what: &'static str) -> Res
     }
 }
 
+/// How often recovery looks at a word that changes under its hands: a waiter marks it once.
+const LOOKS: u32 = 4;
+
 /// Recovery: a word that names somebody `dead` becomes NOBODY|recover, and a waiter is woken.
 pub(crate) fn recover_word(word: &AtomicU32, dead: impl Fn(Token) -> bool) {
-    let seen = word.load(Ordering::Relaxed);
-    let owner = seen & MUTEX_OWNER;
-    let slot = owner & 0xFFF;
-    if owner == 0 || slot == SLOT_NOBODY || slot == SLOT_POISON || !dead(Token(owner)) {
-        return;
-    }
-    // AcqRel: the dead one's writes, which the kernel has ordered before the proof of death, go on to the next owner.
-    let next = NOBODY | (seen & MUTEX_CONTENDED);
-    if word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-        futex::wake(word, 1);
+    let mut seen = word.load(Ordering::Relaxed);
+    for _ in 0..LOOKS {
+        let owner = seen & MUTEX_OWNER;
+        let slot = owner & 0xFFF;
+        if owner == 0 || slot == SLOT_NOBODY || slot == SLOT_POISON || !dead(Token(owner)) {
+            return;
+        }
+        // AcqRel: the dead one's writes, which the kernel has ordered before the proof of death, go on to the next owner.
+        let next = NOBODY | (seen & MUTEX_CONTENDED);
+        match word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => {
+                futex::wake(word, 1);
+                return;
+            }
+            // Somebody has marked it, to sleep on it: without another look nobody would wake him.
+            Err(now) => seen = now,
+        }
     }
 }

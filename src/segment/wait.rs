@@ -16,10 +16,11 @@
 
 use super::{Attachment, interrupt};
 use crate::error::Result;
+use crate::sys::atomic::{AtomicU32, Ordering, fence};
 use crate::sys::{fork, futex, membarrier, proc};
 use shmkit_layouts::words::{EVENT_FENCED, EVENT_PROVEN, EVENT_WAITING};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::AtomicU32 as PrivateU32;
 use std::time::{Duration, Instant};
 
 /// The first slice of a sleep; it doubles up to [`LONGEST_SLICE`].
@@ -29,7 +30,7 @@ pub(crate) const LONGEST_SLICE: Duration = Duration::from_secs(1);
 /// Slice where the kernel refuses the sleeper's barrier.
 const SHORT_SLICE: Duration = Duration::from_millis(1);
 /// How long one spins before one sleeps, in nanoseconds: about what waking a sleeper costs.
-static SPIN: AtomicU32 = AtomicU32::new(20_000);
+static SPIN: PrivateU32 = PrivateU32::new(20_000);
 /// The part of the word that counts wake-ups.
 const SEQUENCE: u32 = EVENT_PROVEN - 1;
 /// Looks at the state before the first one at the clock.
@@ -95,7 +96,7 @@ enum Spins {
 }
 
 /// Spins in a row that gave nothing, of a process on one of several CPUs.
-static IN_VAIN: AtomicU32 = AtomicU32::new(0);
+static IN_VAIN: PrivateU32 = PrivateU32::new(0);
 
 /// After so many spins in vain only every 64th time is tried: the other side seems to run on the same CPU.
 const FEW: u32 = 4;

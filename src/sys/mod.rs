@@ -2,6 +2,10 @@
 //!
 //! One thin function per call; each returns [`SysError`], which names the call and the `errno`.
 
+/// The atomics of shared words. The files that are tested under loom (`tests/loom`) take them from here.
+pub(crate) mod atomic {
+    pub(crate) use std::sync::atomic::*;
+}
 pub(crate) mod clone;
 pub(crate) mod fork;
 pub(crate) mod futex;

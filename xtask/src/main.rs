@@ -4,6 +4,7 @@ mod bench;
 mod instructions;
 mod layouts;
 mod lint;
+mod loom;
 mod miri;
 mod steps;
 mod test;
@@ -26,6 +27,7 @@ usage: cargo xtask COMMAND
                       count the instructions of the hot paths and write them to benches/instructions.json;
                       with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
+  loom                the lock-free code under loom: every interleaving, every reordering
   miri                what is process-local, under Miri (nightly, with the component miri)
   kill-grid [--quick | --full] [--seconds T] [--seed S] [--only OPERATION [--n N[-M]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["lint"] => lint::run(),
         ["miri"] => miri::run(),
+        ["loom"] => loom::run(),
         ["kill-grid" | "soak", ..] => torture::run(&words),
         ["bench", ref options @ ..] => bench::run(options),
         ["instructions"] => instructions::write(),

@@ -87,7 +87,7 @@ fn is_installed() -> bool {
 }
 
 /// How many tests libtest says have passed.
-fn passed(output: &str) -> usize {
+pub fn passed(output: &str) -> usize {
     let results = output.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
     results.filter_map(|line| line.split(' ').next()?.parse::<usize>().ok()).sum()
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything a fresh machine must pass.
 
 use crate::steps::{Run, Step, call, command};
-use crate::{Result, instructions, layouts};
+use crate::{Result, instructions, layouts, loom};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ const STEPS: &[Step] = &[
     // Compiles C and C++. Uncaptured, since it says so where there is no compiler.
     command("C header", "cargo test -p shmkit-layouts --test c_header -- --nocapture"),
     command("models", "cargo test -p shmkit-models"),
+    call("loom", loom::run),
     command(
         "tests",
         "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models --features shmkit/failpoints,shmkit/tokio \

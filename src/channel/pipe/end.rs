@@ -6,10 +6,10 @@ use crate::error::{ChannelError, Result, corrupt};
 use crate::segment::object::Object;
 use crate::segment::wait_many::Wakeable;
 use crate::segment::{Attachment, atomic, fetch};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use shmkit_layouts::objects::{END_CLOSED, END_NEW, END_USED, PipeBody, ROLE_FIRST, ROLE_SECOND};
 use shmkit_layouts::words::Token;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// No token: those have 30 bits.
 const UNCLAIMED: u32 = u32::MAX;

@@ -6,9 +6,9 @@ use crate::element::Element;
 use crate::error::{ChannelError, Error, Result};
 use crate::segment::atomic;
 use crate::segment::wait::{self, Deadline};
+use crate::sys::atomic::Ordering;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The sending end of a pipe: see [`crate::channel()`]. It can be sent to another thread, and, as an argument or in a message, to another
