@@ -1,6 +1,8 @@
 //! The project's own commands. `cargo xtask` lists them.
 
+mod asan;
 mod bench;
+mod crash_tables;
 mod instructions;
 mod layouts;
 mod lint;
@@ -20,12 +22,15 @@ usage: cargo xtask COMMAND
 
   layouts [--check]   write the C header, layouts.json and the tables of SPEC.md from the types;
                       with --check only tell which of them differ
+  crash-tables [--check]
+                      gather the modules' crash tables into docs/reliability.md; with --check only compare
   test                everything a fresh machine must pass; leaves nothing in /dev/shm
   bench [OPTIONS]     limits of the machine, shmkit and others, in one run; --help lists the options
   instructions [--check]
                       count the instructions of the hot paths and write them to benches/instructions.json;
                       with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
+  asan                the fuzzer, a peer that scribbles and tests of the objects, under AddressSanitizer
   miri                what is process-local, under Miri (nightly, with the component miri)
   kill-grid [--quick | --full] [--seconds T] [--seed S] [--only OPERATION [--n N[-M]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
@@ -39,9 +44,12 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["layouts"] => layouts::write(),
         ["layouts", "--check"] => layouts::check(),
+        ["crash-tables"] => crash_tables::write(),
+        ["crash-tables", "--check"] => crash_tables::check(),
         ["test"] => test::run(),
         ["lint"] => lint::run(),
         ["miri"] => miri::run(),
+        ["asan"] => asan::run(),
         ["kill-grid" | "soak", ..] => torture::run(&words),
         ["bench", ref options @ ..] => bench::run(options),
         ["instructions"] => instructions::write(),
