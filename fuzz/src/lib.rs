@@ -8,6 +8,7 @@
 //! input   flags: u8 | changes …          change   offset: u24 little-endian | len: u8 (% 16, + 1) | bytes
 //! ```
 
+pub mod peer;
 mod work;
 
 use shmkit::Segment;
@@ -96,7 +97,7 @@ pub fn run(data: &[u8]) {
     if flags & 1 == 1 {
         scribble();
     }
-    work::exercise(&segment, &opened);
+    work::exercise(&segment, &opened, true);
     drop(opened);
-    work::exercise(&segment, &work::open(&segment));
+    work::exercise(&segment, &work::open(&segment), true);
 }

@@ -3,7 +3,10 @@
 //! It changes the template where it hurts: single words of the header, the registry, the directory, the heap and the
 //! bodies, with values that are likely to be taken for something. A crash ends the process with the input's seed on the
 //! screen; a case that takes longer than ten seconds is a hang, and ends it too.
+//!
+//! With `--scribble` a peer writes over the segment at the same time: see `peer`.
 
+use shmkit_fuzz::peer::{self, Random};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,27 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// A case may take this long: far more than the slowest needs on a slow machine.
 const HANG: Duration = Duration::from_secs(10);
 
-/// Xorshift: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
-
 /// One input from one seed.
 fn input(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    for _ in 0..4 {
-        random.next();
-    }
+    let mut random = Random::new(seed);
     let pages = &shmkit_fuzz::template().pages;
     let mut input = vec![random.below(2) as u8];
     for _ in 0..=random.below(6) {
@@ -45,21 +30,10 @@ fn input(seed: u64) -> Vec<u8> {
             at = random.below(512) as usize * 8;
         }
         let old = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let new = match random.below(9) {
-            0 => 0,
-            1 => u64::MAX,
-            2 => old ^ 1 << random.below(64),
-            3 => old.wrapping_add(random.below(3)).wrapping_sub(1),
-            4 => 1 << random.below(64),
-            5 => random.next(),
-            6 => old & 0xFFFF_FFFF | random.next() << 32,
-            7 => old & !0xFFFF_FFFF | random.next() & 0xFFFF_FFFF,
-            _ => {
-                let (_, other) = &pages[random.below(pages.len() as u64) as usize];
-                let from = random.below(512) as usize * 8;
-                u64::from_le_bytes(other[from..from + 8].try_into().expect("8 bytes"))
-            }
-        };
+        let (_, page_of_other) = &pages[random.below(pages.len() as u64) as usize];
+        let from = random.below(512) as usize * 8;
+        let other = u64::from_le_bytes(page_of_other[from..from + 8].try_into().expect("8 bytes"));
+        let new = random.word(old, other);
         let offset = page + at as u64;
         input.extend(&offset.to_le_bytes()[..3]);
         input.push(7);
@@ -88,19 +62,35 @@ fn watch() {
 }
 
 fn main() -> ExitCode {
-    let (mut seconds, mut seed, mut only) = (10, None, None);
+    let (mut seconds, mut seed, mut only, mut is_scribbled) = (10, None, None, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        if argument == "peer" {
+            let (path, seed) = (arguments.next(), arguments.next().and_then(|seed| seed.parse().ok()));
+            peer::scribble(&path.expect("a path"), seed.expect("a seed"));
+            return ExitCode::SUCCESS;
+        }
+        if argument == "--scribble" {
+            is_scribbled = true;
+            continue;
+        }
         let number = arguments.next().and_then(|number| number.parse::<u64>().ok());
         match (argument.as_str(), number) {
             ("--seconds", Some(number)) => seconds = number,
             ("--seed", Some(number)) => seed = Some(number),
             ("--only", Some(number)) => only = Some(number),
             _ => {
-                eprintln!("usage: shmkit-fuzz [--seconds N] [--seed N] [--only SEED]");
+                eprintln!("usage: shmkit-fuzz [--scribble] [--seconds N] [--seed N] [--only SEED]");
                 return ExitCode::from(2);
             }
         }
+    }
+    if let Some(only) = only.filter(|_| is_scribbled) {
+        watch();
+        set_current(Some((only, Instant::now())));
+        peer::case(only);
+        println!("fuzz: seed {only} is harmless this time");
+        return ExitCode::SUCCESS;
     }
     if let Some(only) = only {
         println!("fuzz: input {:02x?}", input(only));
@@ -114,20 +104,21 @@ fn main() -> ExitCode {
     watch();
     std::panic::set_hook(Box::new(|panic| {
         let current = CURRENT.lock().map_or(None, |current| *current);
-        eprintln!("fuzz: {panic}\nfuzz: found by --only {}", current.map_or(0, |(seed, _)| seed));
+        let trace = std::backtrace::Backtrace::capture();
+        eprintln!("fuzz: {panic}\n{trace}\nfuzz: found by --only {}", current.map_or(0, |(seed, _)| seed));
     }));
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut cases = 0;
     while Instant::now() < end {
         let seed = first.wrapping_add(cases);
         set_current(Some((seed, Instant::now())));
-        let input = input(seed);
-        if std::panic::catch_unwind(|| shmkit_fuzz::run(&input)).is_err() {
+        let run = || if is_scribbled { peer::case(seed) } else { shmkit_fuzz::run(&input(seed)) };
+        if std::panic::catch_unwind(run).is_err() {
             return ExitCode::FAILURE;
         }
         cases += 1;
     }
     set_current(None);
-    println!("fuzz: {cases} cases, nothing found");
+    println!("fuzz: {cases} cases{}, nothing found", if is_scribbled { " with a scribbling peer" } else { "" });
     ExitCode::SUCCESS
 }

@@ -168,7 +168,7 @@ impl<K, V> ShardedDict<K, V> {
 
     /// Elements: those of each part at one instant.
     pub fn len(&self) -> usize {
-        self.cores().map(|core| core.arena.length() as usize).sum()
+        self.cores().fold(0, |sum, core| sum.saturating_add(core.arena.length() as usize))
     }
 
     /// Whether there are none.
@@ -186,8 +186,8 @@ impl<K, V> ShardedDict<K, V> {
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
     pub fn memory(&self) -> u64 {
-        self.cores().map(|core| atomic!(core.arena.body, bytes).load(Ordering::Relaxed)).sum::<u64>()
-            + place(self.shards)
+        let each = self.cores().map(|core| atomic!(core.arena.body, bytes).load(Ordering::Relaxed));
+        each.fold(place(self.shards), u64::saturating_add)
     }
 
     /// Its segment.

@@ -1,6 +1,8 @@
 //! The project's own commands. `cargo xtask` lists them.
 
+mod asan;
 mod bench;
+mod crash_tables;
 mod instructions;
 mod layouts;
 mod lint;
@@ -21,6 +23,8 @@ usage: cargo xtask COMMAND
 
   layouts [--check]   write the C header, layouts.json and the tables of SPEC.md from the types;
                       with --check only tell which of them differ
+  crash-tables [--check]
+                      gather the modules' crash tables into docs/reliability.md; with --check only compare
   test                everything a fresh machine must pass; leaves nothing in /dev/shm
   bench [OPTIONS]     limits of the machine, shmkit and others, in one run; --help lists the options
   instructions [--check]
@@ -28,6 +32,7 @@ usage: cargo xtask COMMAND
                       with --check only compare
   lint                formatting, clippy and rustdoc, warnings denied
   loom                the lock-free code under loom: every interleaving, every reordering
+  asan                the fuzzer, a peer that scribbles and tests of the objects, under AddressSanitizer
   miri                what is process-local, under Miri (nightly, with the component miri)
   kill-grid [--quick | --full] [--seconds T] [--seed S] [--only OPERATION [--n N[-M]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
@@ -41,10 +46,13 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["layouts"] => layouts::write(),
         ["layouts", "--check"] => layouts::check(),
+        ["crash-tables"] => crash_tables::write(),
+        ["crash-tables", "--check"] => crash_tables::check(),
         ["test"] => test::run(),
         ["lint"] => lint::run(),
         ["miri"] => miri::run(),
         ["loom"] => loom::run(),
+        ["asan"] => asan::run(),
         ["kill-grid" | "soak", ..] => torture::run(&words),
         ["bench", ref options @ ..] => bench::run(options),
         ["instructions"] => instructions::write(),

@@ -1,13 +1,14 @@
 //! `cargo xtask test`: everything a fresh machine must pass.
 
 use crate::steps::{Run, Step, call, command};
-use crate::{Result, instructions, layouts, loom};
+use crate::{Result, crash_tables, instructions, layouts, loom};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The steps in their order. Feature `failpoints` is what the crash tests kill processes with.
 const STEPS: &[Step] = &[
     call("layouts", layouts::check),
+    call("crash tables", crash_tables::check),
     command("layout tests", "cargo test -p shmkit-layouts --lib"),
     // Compiles C and C++. Uncaptured, since it says so where there is no compiler.
     command("C header", "cargo test -p shmkit-layouts --test c_header -- --nocapture"),
@@ -21,6 +22,7 @@ const STEPS: &[Step] = &[
     command("doc tests", "cargo test --workspace --features shmkit/failpoints,shmkit/tokio --doc"),
     call("instructions of the hot paths", instructions::check),
     command("fuzz", "cargo run --release -p shmkit-fuzz -- --seconds 10"),
+    command("a peer that scribbles", "cargo run --release -p shmkit-fuzz -- --scribble --seconds 10"),
 ];
 
 /// Runs all of them, then looks at what they left in `/dev/shm`.

@@ -215,7 +215,7 @@ impl<K, V> Dict<K, V> {
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
     pub fn memory(&self) -> u64 {
-        atomic!(self.arena, bytes).load(Ordering::Relaxed) + SIZE
+        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(SIZE)
     }
 
     /// The most bytes it may take from now on; 0 for no limit.

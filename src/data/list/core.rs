@@ -443,7 +443,7 @@ impl<'a> Core<'a> {
         let place = self.place(writing, place.first + place.slot)?;
         let mut nodes = self.nodes(writing, &place)?;
         self.retire(writing, nodes.remove(place.slot as usize))?;
-        self.replace_chunk(writing, &place, &[nodes, Vec::new()], length - 1)
+        self.replace_chunk(writing, &place, &[nodes, Vec::new()], length.wrapping_sub(1))
     }
 
     /// The words of a chunk's elements.

@@ -205,15 +205,16 @@ impl<T> List<T> {
     fn replace(&self, range: impl RangeBounds<usize>, values: &[Value]) -> Result<()> {
         let core = self.core();
         let mut writing = core.lock()?;
-        let range = bounds(&range, writing.length())?;
         let mut all = core.all(&writing)?;
+        // Not `length`: a peer may have written another one since.
+        let range = bounds(&range, all.len() as u64)?;
         let garbage: Vec<u64> = all.drain(range.start as usize..range.end as usize).collect();
         core.rearrange(&mut writing, all, range.start as usize, values, garbage)
     }
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
     pub fn memory(&self) -> u64 {
-        atomic!(self.arena, bytes).load(Ordering::Relaxed) + ARENA + size_of::<ArenaBody>() as u64
+        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(ARENA + size_of::<ArenaBody>() as u64)
     }
 
     /// The most bytes it may take from now on; 0 for no limit.
