@@ -4,7 +4,13 @@ mod common;
 
 use shmkit::{Event, Lock, Mutex, Process, Segment, active_children, failpoint, session};
 
-roles!(parent_of_a_victim, parent_killed_at_start, parent_killed_at_end);
+roles!(
+    parent_of_a_victim,
+    parent_killed_at_start,
+    parent_killed_at_end,
+    parent_of_one_repaired_late,
+    stops_while_attaching
+);
 
 /// Steps of a child, in order, and whether its target has run and its arguments' effects are there.
 const CHILD_STEPS: &[(&str, bool)] = &[
@@ -178,6 +184,49 @@ fn a_child_of_a_parent_killed_after_its_start_runs_on() {
     parent.expect("went on");
     assert_eq!(parent.rest(), "");
     session.segment.remove("flag").unwrap();
+    session.settle();
+}
+
+/// Holds the recovery lock, stopped.
+fn stops_while_attaching(arguments: &[String]) {
+    failpoint::stop("attach.generation", 1);
+    let _segment = Segment::open(&arguments[0]).unwrap();
+    common::say("attached");
+    common::listen();
+}
+
+/// Has a child killed that cannot be repaired yet, and sees its end nevertheless.
+fn parent_of_one_repaired_late(_: &[String]) {
+    let child = Process::new(wait_for_ever).args((Event::new().unwrap(),)).start().unwrap();
+    common::listen();
+    child.kill().unwrap();
+    assert_eq!(child.join().unwrap().exit_code(), Some(-libc::SIGKILL));
+    common::say("joined");
+    common::listen();
+}
+
+#[test]
+fn a_child_that_could_not_be_repaired_at_its_end_is_repaired_later() {
+    let session = Session::new("late");
+    let mut parent = session.parent("parent_of_one_repaired_late", &[]);
+    parent.expect("running");
+    let mut stopped = common::start("stops_while_attaching", &[&session.name]);
+    let mut status = 0;
+    // SAFETY: waitpid with a child of this process and a place for its status; it is not reaped by WUNTRACED.
+    unsafe { libc::waitpid(stopped.pid() as i32, &raw mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status), "it ended: {status}");
+    let before = session.segment.recoveries();
+    parent.tell("kill");
+    parent.expect("joined");
+    assert_eq!(session.segment.recoveries(), before, "somebody else has the recovery lock");
+    stopped.signal(libc::SIGCONT);
+    stopped.expect("attached");
+    // Nobody asks for it: the parent has not forgotten.
+    common::until(|| session.segment.recoveries() > before);
+    stopped.tell("end");
+    stopped.succeeded();
+    parent.tell("end");
+    parent.succeeded();
     session.settle();
 }
 

@@ -92,6 +92,10 @@ static CHILDREN: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 const PATIENCE: Duration = Duration::from_millis(5);
 /// How often, before its end is told although it is not repaired: he who holds the lock may be stopped.
 const TRIES: u32 = 40;
+/// When it is tried again after that.
+const LATER: Duration = Duration::from_millis(100);
+/// How often in all. Its number may be another process's by then, and whoever comes by what is left repairs it.
+const ALL_TRIES: u32 = TRIES + 600;
 
 /// Starts a child.
 pub(super) fn start(request: Request) -> Result<Process> {
@@ -185,22 +189,28 @@ struct Unburied {
     status: ExitStatus,
     on_end: Option<OnEnd>,
     tries: u32,
+    is_told: bool,
 }
 
 impl Unburied {
-    /// Repairs it if that can be done now, and then tells its end. `Some` if not.
+    /// Repairs it if that can be done now, and tells its end then, or after enough tries. `Some` if it is still not repaired.
     fn bury(mut self) -> Option<Unburied> {
         self.tries += 1;
-        if !recover(self.inner.pid) && self.tries < TRIES {
-            return Some(self);
+        let is_repaired = recover(self.inner.pid);
+        if (is_repaired || self.tries >= TRIES) && !self.is_told {
+            self.is_told = true;
+            locked(&CHILDREN).retain(|child| !Arc::ptr_eq(child, &self.inner));
+            self.inner.set_end(self.status.clone());
+            if let Some(told) = self.on_end.take() {
+                told(&self.status);
+            }
         }
-        let Unburied { inner, status, on_end, .. } = self;
-        locked(&CHILDREN).retain(|child| !Arc::ptr_eq(child, &inner));
-        inner.set_end(status.clone());
-        if let Some(told) = on_end {
-            told(&status);
-        }
-        None
+        (!is_repaired && self.tries < ALL_TRIES).then_some(self)
+    }
+
+    /// When to try again.
+    fn pause(&self) -> Duration {
+        if self.is_told { LATER } else { PATIENCE }
     }
 }
 
@@ -208,7 +218,7 @@ impl Worker {
     fn run(mut self) {
         let mut ready = Vec::new();
         loop {
-            let timeout = (!self.unburied.is_empty()).then_some(PATIENCE);
+            let timeout = self.unburied.iter().map(Unburied::pause).min();
             if self.watch.wait(&self.bell, timeout, &mut ready).is_err() {
                 return self.give_up();
             }
@@ -247,6 +257,7 @@ impl Worker {
             inner: child.inner,
             on_end: child.on_end,
             tries: TRIES,
+            is_told: false,
         });
         for child in lost.chain(self.unburied) {
             Unburied { tries: TRIES, ..child }.bury();
@@ -312,7 +323,7 @@ impl Worker {
         let status = ExitStatus::new(inner.name.clone(), ended, record.message()).with_peak_rss(peak_rss);
         discard(arguments);
         drop(record);
-        self.unburied.extend(Unburied { inner, status, on_end, tries: 0 }.bury());
+        self.unburied.extend(Unburied { inner, status, on_end, tries: 0, is_told: false }.bury());
     }
 }
 

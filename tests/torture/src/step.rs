@@ -98,7 +98,13 @@ impl Tracee {
             life()
         });
         let tracee = Tracee::of(pid);
-        let stop = waitpid(pid, None);
+        let stop = loop {
+            match waitpid(pid, None) {
+                // The ticking of `Ticks`.
+                Err(Errno::EINTR) => {}
+                stop => break stop,
+            }
+        };
         assert_eq!(stop, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)), "a traced child stops first");
         // It dies with its tracer.
         ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).expect("a stopped child");

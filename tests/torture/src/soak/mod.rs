@@ -1,6 +1,6 @@
 //! `soak`: a dozen processes at random work on every kind of object, killed, stopped and started at random.
 //!
-//! * `objects`: what is done, and what each checks. `worker`: one who does it. `ledger`: what is known of everybody.
+//! * `objects`, `operations`: what is done, and what each checks. `worker`: one who does it. `ledger`: what is known of everybody.
 //! * `nursery`: forks those who are not the launcher's children. `measure`: how long recovery takes, one death after another.
 //! * here: the director, who is the launcher of the others, kills and stops them, and looks at what is left.
 //!
@@ -15,6 +15,7 @@ mod ledger;
 mod measure;
 mod nursery;
 mod objects;
+mod operations;
 mod worker;
 
 use crate::grid::raw;
@@ -24,7 +25,8 @@ use crate::random::Random;
 use ledger::{Ledger, SEATS, now};
 use measure::Times;
 use nursery::Nursery;
-use objects::{NAMES, Objects};
+use objects::Objects;
+use operations::NAMES;
 use shmkit::{Process, Segment};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -129,6 +131,8 @@ struct Soak {
     /// Messages that the dead may have taken.
     taken: u64,
     repairs: Times,
+    /// While others were stopped.
+    hindered: Times,
     took: Duration,
 }
 
@@ -166,6 +170,7 @@ impl Soak {
             stops: 0,
             taken: 0,
             repairs: Times::default(),
+            hindered: Times::default(),
             took: Duration::ZERO,
         }
     }
@@ -251,20 +256,29 @@ impl Soak {
         self.leave(index, pid);
         self.stopped.retain(|&(_, stopped, _)| stopped != pid);
         if self.children.contains_key(&pid) {
-            let Ok(slots) = raw::slots_of(&self.segment, pid) else { return };
-            let until = Instant::now() + Duration::from_secs(5);
-            while self.segment.participants().contains(&pid) && Instant::now() < until {
-                std::hint::spin_loop();
-            }
-            let start = Instant::now();
-            if slots == 0 {
-                return;
-            }
-            while raw::slots_of(&self.segment, pid).is_ok_and(|slots| slots > 0) && Instant::now() < until {
-                std::hint::spin_loop();
-            }
-            self.repairs.add(start.elapsed());
+            self.await_repair(pid);
         }
+    }
+
+    /// Measures how long a child of this launcher is not repaired after the kernel has let go of its memory.
+    fn await_repair(&mut self, pid: u32) {
+        let is_left = |segment: &Segment| raw::slots_of(segment, pid).is_ok_and(|slots| slots > 0);
+        if !is_left(&self.segment) {
+            return;
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        // Who holds the recovery lock may be among the stopped.
+        let mut is_quiet = self.stopped.is_empty();
+        while self.segment.participants().contains(&pid) && Instant::now() < until {
+            self.let_on();
+        }
+        let start = Instant::now();
+        while is_left(&self.segment) && Instant::now() < until {
+            is_quiet &= self.stopped.is_empty();
+            self.let_on();
+        }
+        let times = if is_quiet { &mut self.repairs } else { &mut self.hindered };
+        times.add(start.elapsed());
     }
 
     fn stop(&mut self, index: usize, pid: u32) {
@@ -366,5 +380,6 @@ impl Soak {
             self.taken
         );
         println!("soak: children of the launcher repaired, under this load:      {}", self.repairs);
+        println!("soak: the same while others are stopped, with a lock perhaps:  {}", self.hindered);
     }
 }

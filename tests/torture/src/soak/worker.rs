@@ -1,7 +1,8 @@
 //! One who works in a soak: at random, until told to end, or killed.
 
 use super::ledger::{Ledger, Seat, now};
-use super::objects::{NAMES, Objects};
+use super::objects::Objects;
+use super::operations::NAMES;
 use crate::operation::Check;
 use crate::random::Random;
 use nix::sys::signal::Signal;

@@ -125,6 +125,11 @@ impl<E: Shape> Stateful for Row<E> {
     }
 }
 
+/// The number of an element; one that is torn is found by whoever reads it.
+fn number<E: Shape>(element: &E::Element) -> u64 {
+    E::whole(element).unwrap_or(0)
+}
+
 pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
     Acts::<Judged<Row<E>>>::new()
         .act("push", |actor| {
@@ -168,13 +173,13 @@ pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
         })
         .act("sort", |actor| {
             begin();
-            actor.list.sort_by(|left, right| right.cmp(left))?;
+            actor.list.sort_by(|left, right| number::<E>(right).cmp(&number::<E>(left)))?;
             end();
             Ok(())
         })
         .act("retain", |actor| {
             begin();
-            actor.list.retain(|value| value[0] % 2 == 1)?;
+            actor.list.retain(|value| number::<E>(value) % 2 == 1)?;
             end();
             Ok(())
         })
@@ -185,7 +190,7 @@ pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
             Ok(())
         })
         .act("splice", |actor| {
-            let values = [words(actor.scene.id() * 10), words(actor.scene.id() * 10 + 1)];
+            let values = [E::of(actor.scene.id() * 10), E::of(actor.scene.id() * 10 + 1)];
             begin();
             let _ = actor.list.splice(1..2, values);
             end();
@@ -195,7 +200,7 @@ pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
         .act("update", |actor| {
             let more = actor.scene.id() * 1000;
             begin();
-            let _ = actor.list.update(0, |value| value.iter_mut().for_each(|word| *word += more));
+            let _ = actor.list.update(0, |value| *value = E::of(number::<E>(value) + more));
             end();
             Ok(())
         })
@@ -203,7 +208,7 @@ pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
             begin();
             let some = actor.list.slice(..)?;
             end();
-            some.iter().try_for_each(|value| whole(value).map(drop))
+            some.iter().try_for_each(|value| E::whole(value).map(drop))
         })
         .act("reverse", |actor| {
             begin();

@@ -232,6 +232,13 @@ pub fn acts() -> Acts<Objects> {
             Ok(())
         })
         .act("grow", |actor| large(&actor))
+        .act("trim", |actor| {
+            drop(Mutex::<Large>::new_in(&actor.segment, [0; 1500])?);
+            begin();
+            actor.segment.trim()?;
+            end();
+            Ok(())
+        })
         .act("reuse memory", |actor| {
             // Neighbours are freed and joined, the result is divided again.
             let small = [1u64, 2, 3, 4].map(|n| Mutex::new_in(&actor.segment, [n; 40]));
