@@ -588,6 +588,35 @@ fn one_slow_item_does_not_delay_the_rest() {
     pool.starmap(wait_for_others, items).unwrap();
 }
 
+#[test]
+fn what_is_urgent_comes_first() {
+    let pool = Pool::new(1).unwrap();
+    let (begun, gate) = (Event::new().unwrap(), Event::new().unwrap());
+    let order = Queue::<u32>::bounded(2000).unwrap();
+    let hold = |begun: Event, gate: Event| {
+        begun.set();
+        gate.wait().unwrap();
+    };
+    let note = |order: Queue<u32>, number: u32| order.put(number).map(|()| number).unwrap();
+    let mut held = pool.apply_async(hold, (begun.clone(), gate.clone()));
+    begun.wait().unwrap();
+    // More than can be under way at once, and all of that is in the queue already.
+    let submit = |number, priority| pool.task(note, (order.clone(), number)).priority(priority).submit();
+    let usual: Vec<_> = (0..1500).map(|number| submit(number, 0)).collect();
+    let idle = submit(9000, -5);
+    let urgent: Vec<_> = (0..3).map(|number| submit(8000 + number, 7)).collect();
+    let less = submit(7000, 3);
+    let late = submit(1500, 0);
+    gate.set();
+    held.get().unwrap();
+    for mut task in usual.into_iter().chain(urgent).chain([less, late, idle]) {
+        task.get().unwrap();
+    }
+    let order: Vec<u32> = order.get_many(2000).unwrap().into_iter().map(Result::unwrap).collect();
+    let expected: Vec<u32> = [8000, 8001, 8002, 7000].into_iter().chain(0..=1500).chain([9000]).collect();
+    assert_eq!(order, expected);
+}
+
 /// The first item of a chunk ends when nine tenths of the others have.
 fn wait_for_the_others(done: Semaphore, x: u32, most: u32) -> u32 {
     if x == 0 {

@@ -51,6 +51,13 @@ where
         self
     }
 
+    /// What has a higher number comes first, whenever it was submitted; 0 unless told otherwise. A task that a worker has begun is
+    /// not interrupted.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
     /// How often it is sent again if its worker dies: as [`PoolBuilder::retries`](super::PoolBuilder::retries), for this call.
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
@@ -132,6 +139,12 @@ where
     /// How long each call may run: as [`Call::deadline`]. A chunk has that time for each of its items.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.options.limit = Some(limit);
+        self
+    }
+
+    /// As [`Call::priority`]: what has a higher number comes first, whenever it was submitted; 0 unless told otherwise.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
         self
     }
 

@@ -135,6 +135,12 @@ where
         self
     }
 
+    /// See [`Call::priority`](super::Call::priority): what has a higher number comes first, whenever it was submitted; 0 unless told otherwise.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
     /// How often an item is sent again whose worker died: see [`PoolBuilder::retries`](super::PoolBuilder::retries).
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;

@@ -136,7 +136,7 @@ impl Pool {
     }
 
     fn options(&self) -> Options {
-        Options { retries: self.shared.plan.retries, limit: None }
+        Options { retries: self.shared.plan.retries, limit: None, priority: 0 }
     }
 
     /// Sends a batch of at least one call; gives its number.

@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Tasks for each worker that are sent ahead once some are more urgent than others.
+const AHEAD: usize = 2;
+
 /// What the pool, those who wait and the manager share.
 pub(super) struct Shared {
     pub plan: Plan,
@@ -132,7 +135,10 @@ impl Shared {
             }
             return call;
         }
-        state.backlog.push_back(Waiting { call, work, next: 0, end: chunks, first_id, options, entry });
+        state.queue(Waiting { call, work, next: 0, end: chunks, first_id, options, entry });
+        if options.priority != 0 || state.window < WINDOW as usize {
+            self.make_way(&mut state, options.priority);
+        }
         let nobody_reads = !state.reading && listener == Listener::Pool;
         self.dispatch(state);
         if options.limit.is_some() {
@@ -141,6 +147,21 @@ impl Shared {
             self.attention.notify_one();
         }
         call
+    }
+
+    /// Takes back what is less urgent and waits in the queue. From the first time on not much is sent ahead any more.
+    fn make_way(&self, state: &mut State, priority: i32) {
+        state.window = (AHEAD * state.wanted as usize).clamp(AHEAD, WINDOW as usize);
+        let mut withdrawn = Vec::new();
+        for word in 0..WINDOW {
+            let Use::Task(generation, job) = &state.uses[word as usize] else { continue };
+            let generation = *generation;
+            if job.options.priority < priority && self.table.withdraw(word, generation) {
+                withdrawn.extend(state.take(word, generation));
+            }
+        }
+        withdrawn.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
+        withdrawn.into_iter().for_each(|job| state.again(job));
     }
 
     /// Sends what waits, as long as there are free words.

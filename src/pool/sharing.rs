@@ -64,7 +64,7 @@ impl Shared {
         let id = state.next_task;
         state.next_task += 1;
         let first_id = id.wrapping_sub(u64::from(chunk));
-        state.backlog.push_back(Waiting { call, work, next: chunk, end: chunk + 1, first_id, options, entry });
+        state.queue(Waiting { call, work, next: chunk, end: chunk + 1, first_id, options, entry });
         Some(())
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Options {
     pub retries: u32,
     /// How long each element may take.
     pub limit: Option<Duration>,
+    /// What has more of it comes first.
+    pub priority: i32,
 }
 
 /// Who will read the replies of what is submitted.
@@ -108,7 +110,10 @@ pub(super) struct State {
     pub broken: Option<String>,
     pub uses: Vec<Use>,
     pub free: Vec<u32>,
+    /// What is urgent first, and in order among its like.
     pub backlog: VecDeque<Waiting>,
+    /// Words that may be in use at once.
+    pub window: usize,
     /// Somebody sends: he looks at the backlog again before he stops.
     pub sending: bool,
     /// Somebody reads replies.
@@ -153,6 +158,7 @@ impl State {
             // Words that are used one after the other lie in different lines: two workers claim them at the same time.
             free: (0..WINDOW).map(|index| index % (WINDOW / 8) * 8 + index / (WINDOW / 8)).collect(),
             backlog: VecDeque::new(),
+            window: WINDOW as usize,
             sending: false,
             reading: false,
             rows: (0..rows).map(|_| Row::default()).collect(),
@@ -184,6 +190,7 @@ impl State {
     /// The next tasks to be sent, with their words and generations; each is under way from now on.
     pub(super) fn next_batch(&mut self, table: &Table, batch: &mut Vec<(u32, u32)>) {
         while batch.len() < BATCH
+            && self.under_way() < self.window
             && let Some(waiting) = self.backlog.front_mut()
             && let Some(word) = self.free.pop()
         {
@@ -222,11 +229,18 @@ impl State {
         }
     }
 
-    /// Sends a task again, before all others.
+    /// Has a batch wait, after all that is as urgent.
+    pub(super) fn queue(&mut self, waiting: Waiting) {
+        let place = self.backlog.partition_point(|other| other.options.priority >= waiting.options.priority);
+        self.backlog.insert(place, waiting);
+    }
+
+    /// Sends a task again, before all that is as urgent.
     pub(super) fn again(&mut self, job: Job) {
         let Job { call, work, chunk, id, options, entry, .. } = job;
         let (next, end, first_id) = (chunk, chunk + 1, id.wrapping_sub(u64::from(chunk)));
-        self.backlog.push_front(Waiting { call, work, next, end, first_id, options, entry });
+        let place = self.backlog.partition_point(|other| other.options.priority > options.priority);
+        self.backlog.insert(place, Waiting { call, work, next, end, first_id, options, entry });
     }
 
     /// Takes every task of a call, or of all, that waits.

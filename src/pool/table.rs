@@ -295,6 +295,17 @@ impl Table {
         }
     }
 
+    /// Takes back a task that no worker has begun; false if one has. Its message will be passed over.
+    pub(super) fn withdraw(&self, index: u32, generation: u32) -> bool {
+        let queued = Task { state: TASK_QUEUED, owner: 0, generation };
+        let cancelled = Task { state: TASK_CANCELLED, owner: NO_WORKER, generation };
+        // AcqRel: pairs with the claim by a worker.
+        let change = |word: &AtomicU64| {
+            word.compare_exchange(queued.pack(), cancelled.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        self.word(index).is_some_and(change)
+    }
+
     /// Takes from a worker that runs a cancelled task the right to begin another one. Gives its slot: it may be killed.
     pub(super) fn condemn(&self, index: u32, generation: u32) -> Option<u32> {
         let word = self.word(index)?;
