@@ -481,7 +481,8 @@ pub enum DataError {
 #[non_exhaustive]
 pub enum TaskError {
     /// The worker that ran it died.
-    #[error("worker process {pid} died running task {task} ({})", describe_death(*.signal, *.exit_code))]
+    #[error("worker process {pid} died running task {task} ({}{})", describe_death(*.signal, *.exit_code),
+        if *.out_of_memory { ": the system ran out of memory" } else { "" })]
     WorkerDied {
         /// Process id of the worker; 0 if it died before it could say.
         pid: u32,
@@ -494,6 +495,8 @@ pub enum TaskError {
         /// The most memory it had, in bytes, if the system said so; what the pool's process had when it started the worker counts,
         /// too.
         peak_rss: Option<u64>,
+        /// Whether the kernel killed it because memory ran out, as far as its control group, or else the system, says so.
+        out_of_memory: bool,
     },
     /// The task panicked.
     #[error("task {task} panicked: {message}")]

@@ -53,6 +53,13 @@ impl Plan {
     }
 }
 
+/// How a worker died.
+struct Death<'a> {
+    pid: u32,
+    status: &'a ExitStatus,
+    out_of_memory: bool,
+}
+
 /// A row of the table, as the pool sees it.
 #[derive(Default)]
 pub(super) struct Row {
@@ -198,9 +205,10 @@ impl Shared {
             let mut state = self.state();
             let pid = state.rows[row as usize].process.take().map_or(0, |process| process.pid());
             state.rows[row as usize] = Row::default();
+            let out_of_memory = state.ran_out_of_memory(status.signal());
             if let Some(token) = token {
                 for word in self.table.lost(token.slot()) {
-                    self.lose(&mut state, word, pid, &status, &mut ended);
+                    self.lose(&mut state, word, Death { pid, status: &status, out_of_memory }, &mut ended);
                 }
             }
             state.failed_starts = if token.is_none() { state.failed_starts + 1 } else { 0 };
@@ -218,7 +226,8 @@ impl Shared {
     }
 
     /// A task whose worker died.
-    fn lose(&self, state: &mut State, word: u32, pid: u32, status: &ExitStatus, ended: &mut Ended) {
+    fn lose(&self, state: &mut State, word: u32, death: Death<'_>, ended: &mut Ended) {
+        let Death { pid, status, out_of_memory } = death;
         let generation = match &state.uses[word as usize] {
             Use::Task(generation, _) | Use::Winding(generation) => *generation,
             Use::Free => return,
@@ -235,7 +244,7 @@ impl Shared {
         let (signal, task) = (status.signal(), job.id);
         let exit_code = status.exit_code().filter(|_| signal.is_none());
         let peak_rss = status.peak_rss();
-        ended.push((job, TaskError::WorkerDied { pid, signal, exit_code, task, peak_rss }));
+        ended.push((job, TaskError::WorkerDied { pid, signal, exit_code, task, peak_rss, out_of_memory }));
     }
 
     /// Nothing more will be run.

@@ -5,6 +5,7 @@ use super::sharing::FIRST_LOOK;
 use super::table::Table;
 use super::work::Work;
 use crate::error::{Result, TaskError};
+use crate::sys::memory;
 use crate::sys::module::Place;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -125,6 +126,8 @@ pub(super) struct State {
     /// The last worker has ended, and no other will come.
     pub finished: bool,
     pub failed_starts: u32,
+    /// Deaths for want of memory that have been told.
+    pub oom_kills: u64,
     /// Tasks with a time limit that are under way.
     pub timed: usize,
     /// Chunks of several elements that are under way.
@@ -166,6 +169,7 @@ impl State {
             alive: 0,
             finished: false,
             failed_starts: 0,
+            oom_kills: memory::oom_kills().unwrap_or(0),
             timed: 0,
             several: 0,
             shared_out: None,
@@ -241,6 +245,13 @@ impl State {
         let (next, end, first_id) = (chunk, chunk + 1, id.wrapping_sub(u64::from(chunk)));
         let place = self.backlog.partition_point(|other| other.options.priority > options.priority);
         self.backlog.insert(place, Waiting { call, work, next, end, first_id, options, entry });
+    }
+
+    /// Whether a worker that was killed just now was killed for want of memory: one of the deaths that nobody was told of yet.
+    pub(super) fn ran_out_of_memory(&mut self, signal: Option<i32>) -> bool {
+        let has = signal == Some(libc::SIGKILL) && memory::oom_kills().is_some_and(|kills| kills > self.oom_kills);
+        self.oom_kills += u64::from(has);
+        has
     }
 
     /// Takes every task of a call, or of all, that waits.

@@ -16,6 +16,8 @@ struct Version {
     root: &'static str,
     limit: &'static str,
     used: &'static str,
+    /// Where it says how many processes were killed for want of memory.
+    kills: &'static str,
     /// In `memory.stat`: pages of files. The kernel takes them back before it kills anybody. Shared memory is not among them.
     reclaimable: [&'static str; 2],
 }
@@ -26,6 +28,7 @@ const VERSIONS: [Version; 2] = [
         root: "/sys/fs/cgroup",
         limit: "memory.max",
         used: "memory.current",
+        kills: "memory.events",
         reclaimable: ["inactive_file", "active_file"],
     },
     Version {
@@ -33,6 +36,7 @@ const VERSIONS: [Version; 2] = [
         root: "/sys/fs/cgroup/memory",
         limit: "memory.limit_in_bytes",
         used: "memory.usage_in_bytes",
+        kills: "memory.oom_control",
         reclaimable: ["total_inactive_file", "total_active_file"],
     },
 ];
@@ -43,7 +47,26 @@ pub(crate) fn cgroup_free() -> Option<u64> {
     VERSIONS.iter().filter_map(|version| version.free(&own)).min()
 }
 
+/// How many processes of this process's memory cgroup the kernel has killed for want of memory; of the whole system, where the group
+/// does not tell. `None` where nobody does.
+pub(crate) fn oom_kills() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of_group = VERSIONS.iter().find_map(|version| version.kills(&own));
+    of_group.or_else(|| field(Path::new("/proc/vmstat"), "oom_kill"))
+}
+
+/// The number after `name` in a file of lines.
+fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 impl Version {
+    fn kills(&self, own: &str) -> Option<u64> {
+        let relative = own.lines().find_map(|line| self.path_in(line))?.trim_start_matches('/');
+        field(&Path::new(self.root).join(relative).join(self.kills), "oom_kill")
+    }
+
     fn free(&self, own: &str) -> Option<u64> {
         let relative = own.lines().find_map(|line| self.path_in(line))?.trim_start_matches('/');
         let root = Path::new(self.root);
