@@ -29,7 +29,8 @@
 //! `std::process::exit`, a return from `main` and a panic that ends the program terminate the workers, as they do all daemons. A
 //! signal that kills the process, SIGKILL among them, has the kernel kill them. Workers ignore SIGINT, so that Ctrl-C, which
 //! reaches every process of the terminal, prints nothing of them: the pool's process decides. A program that wants to finish what
-//! was begun handles SIGINT and calls [`Pool::close`] and [`Pool::join`].
+//! was begun handles SIGINT and calls [`Pool::close`] and [`Pool::join`]; one that wants to give it up asks for that with
+//! [`end_on_interrupt`](crate::process::end_on_interrupt).
 
 mod builder;
 mod call;

@@ -26,6 +26,10 @@
 //! At a normal end of a process (return from `main`, `std::process::exit`), its daemons are terminated and joined, killed if
 //! they take more than five seconds, and its other children are waited for.
 //!
+//! Ctrl-C sends SIGINT to every process of the terminal's group. A program that does not ask for more dies of it, silently, with
+//! all that it started; the segments are repaired by whoever is left, as after any death. [`end_on_interrupt`] makes that an orderly
+//! end: waits end, pools cancel what they have, `main` comes back and may tidy up.
+//!
 //! # Crash behaviour
 //!
 //! | killed | others see | who repairs | lost |

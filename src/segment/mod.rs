@@ -48,7 +48,7 @@ pub use wait::set_spin_time;
 use crate::error::{Result, SegmentError};
 use crate::sys::shm;
 use shmkit_layouts::segment::STATE_ACTIVE;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -145,6 +145,11 @@ impl Segment {
     /// # Errors
     /// As [`SegmentBuilder::open`].
     pub fn from_fd(fd: OwnedFd) -> Result<Segment> {
+        // A copy of a fork server has the session mapped already: a second mapping of it costs more than the rest of its arrival.
+        let stat = crate::sys::shm::stat(fd.as_fd())?;
+        if let Some(known) = known::find((stat.st_dev, stat.st_ino)) {
+            return Ok(Segment::of(known));
+        }
         let attachment = Attachment::map(fd, Place::Anonymous("passed".to_owned()))?;
         if let Some(known) = known::find(attachment.inode) {
             return Ok(Segment::of(known));

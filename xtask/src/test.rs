@@ -16,8 +16,8 @@ const STEPS: &[Step] = &[
     call("loom", loom::run),
     command(
         "tests",
-        "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models --features shmkit/failpoints,shmkit/tokio \
-         --no-fail-fast --lib --bins --tests --examples",
+        "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models \
+         --features shmkit/failpoints,shmkit/indicatif,shmkit/tokio --no-fail-fast --lib --bins --tests --examples",
     ),
     command("doc tests", "cargo test --workspace --features shmkit/failpoints,shmkit/tokio --doc"),
     call("instructions of the hot paths", instructions::check),
