@@ -53,6 +53,13 @@ fn futex_wait(word: &AtomicU32, expected: u32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, 0) };
 }
 
+/// As [`futex_wait`], for 50 ms at most.
+fn futex_wait_in_slices(word: &AtomicU32, expected: u32) {
+    let slice = libc::timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    // SAFETY: the word is shared memory; the time-out is this function's.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const slice) };
+}
+
 fn futex_wake(word: &AtomicU32) {
     // SAFETY: the word is shared memory.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
@@ -63,6 +70,10 @@ fn futex_wake(word: &AtomicU32) {
 /// # Errors
 /// None but the stage's.
 pub fn futex(stage: &Stage) -> Result {
+    sleep_in_turn(stage, futex_wait)
+}
+
+fn sleep_in_turn(stage: &Stage, wait: fn(&AtomicU32, u32)) -> Result {
     // SAFETY: scratch memory, zeroed, aligned, and used as this by both roles.
     let words = unsafe { &*stage.scratch().cast::<[Line<AtomicU32>; 2]>() };
     let (mine, other) = (&words[stage.role].0, &words[1 - stage.role].0);
@@ -72,7 +83,7 @@ pub fn futex(stage: &Stage) -> Result {
             if seen == number {
                 return;
             }
-            futex_wait(mine, seen);
+            wait(mine, seen);
         }
     };
     let send = |number| {
@@ -112,6 +123,15 @@ pub fn futex(stage: &Stage) -> Result {
 pub fn futex_one_cpu(stage: &Stage) -> Result {
     crate::stage::pin(0)?;
     futex(stage)
+}
+
+/// As [`futex_one_cpu`], with sleeps that end after 50 ms: what whoever must find out about deaths does.
+///
+/// # Errors
+/// None but the stage's.
+pub fn futex_in_slices_one_cpu(stage: &Stage) -> Result {
+    crate::stage::pin(0)?;
+    sleep_in_turn(stage, futex_wait_in_slices)
 }
 
 // ---- the minimal ring ---------------------------------------------------------------------------------------------------

@@ -259,7 +259,10 @@ fn round_trip_figures() -> Vec<Figure> {
         figure("pipe round trip 8 B, blocking, one CPU")
             .goal(Goal::AtMost(1.1, FUTEX))
             .with(pipes::blocked_on_one_cpu())
-            .with([Contestant::pair(FUTEX, Limit, limits::futex_one_cpu)]),
+            .with([
+                Contestant::pair(FUTEX, Limit, limits::futex_one_cpu),
+                Contestant::pair("raw futex, slices of 50 ms", Reference, limits::futex_in_slices_one_cpu),
+            ]),
     ]
 }
 
