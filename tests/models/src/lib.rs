@@ -53,6 +53,7 @@ pub mod queue;
 pub mod read_link;
 pub mod references;
 pub mod registry;
+pub mod rlock;
 pub mod segment_file;
 mod sleepers;
 pub mod value;

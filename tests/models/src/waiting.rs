@@ -58,6 +58,8 @@ pub enum Bug {
     NoRecheck,
     /// A consumer that was woken and took an item wakes nobody, though there is more.
     NoRelay,
+    /// A consumer that was woken looks whether there is more before it marks the word again, not after it has taken.
+    LooksBeforeTaking,
     /// A consumer that was woken and gives up wakes nobody.
     LeavesSilently,
     /// A publisher looks at `waiting` before it publishes.
@@ -77,6 +79,9 @@ pub struct Waiting {
     pub items: u8,
     /// Consumers, at most 3.
     pub consumers: usize,
+    /// Whether who took an item after a sleep wakes another one without a look whether there is more: `wait`, not
+    /// `wait_while`.
+    pub always_relays: bool,
     /// How many of the consumers, from the first, may give up after a sleep.
     pub leavers: usize,
     /// Kills in one history.
@@ -228,6 +233,7 @@ impl Waiting {
                 if *items > 0 {
                     *items -= 1;
                     me.at = if me.slept != 0 { ConsumerAt::Relay } else { ConsumerAt::Working };
+                    me.seen = if self.has(Bug::LooksBeforeTaking) { me.slept } else { 0 };
                     me.slept = 0;
                 } else {
                     me.at = ConsumerAt::LoadWord;
@@ -260,13 +266,22 @@ impl Waiting {
                 me.seen = 0;
             }
             ConsumerAt::Rearm => {
+                if self.has(Bug::LooksBeforeTaking) && me.slept == 1 {
+                    me.slept = 2 + u8::from(*items > 1);
+                    return true;
+                }
                 if !self.has(Bug::NoRearm) {
                     word.waiting = 1;
                 }
                 me.at = ConsumerAt::Take;
             }
             ConsumerAt::Relay => {
-                let more = *items > 0 && !self.has(Bug::NoRelay);
+                let more = match self.bug {
+                    Some(Bug::LooksBeforeTaking) => me.seen == 3,
+                    _ => *items > 0,
+                };
+                me.seen = 0;
+                let more = (more || self.always_relays) && !self.has(Bug::NoRelay);
                 me.at = if more { ConsumerAt::RelayWake } else { ConsumerAt::Working };
             }
             ConsumerAt::RelayWake => me.at = ConsumerAt::Working,
@@ -387,7 +402,8 @@ mod tests {
     use crate::explorer::{Explorer, holds, is_caught};
 
     const LOST: Broken = "a wake-up is lost: an item is there and a consumer sleeps";
-    const PLAIN: Waiting = Waiting { producers: 2, items: 2, consumers: 3, leavers: 0, kills: 0, bug: None };
+    const PLAIN: Waiting =
+        Waiting { producers: 2, items: 2, consumers: 3, always_relays: false, leavers: 0, kills: 0, bug: None };
 
     fn catches(bug: Bug) {
         let model = Waiting { items: 1, leavers: 1, bug: Some(bug), ..PLAIN };
@@ -404,6 +420,18 @@ mod tests {
     fn the_algorithm_has_no_violation_when_waiters_leave() {
         let report = holds(Explorer::default().no_livelock(), &Waiting { items: 1, leavers: 2, ..PLAIN });
         assert!(report.states > 20_000, "{report:?}");
+    }
+
+    #[test]
+    fn the_algorithm_has_no_violation_when_everybody_relays() {
+        let model = Waiting { items: 1, always_relays: true, leavers: 1, kills: 1, ..PLAIN };
+        let report = holds(Explorer::default().no_livelock(), &model);
+        assert!(report.states > 20_000, "{report:?}");
+    }
+
+    #[test]
+    fn a_relay_by_a_look_before_the_item_is_taken_is_caught() {
+        catches(Bug::LooksBeforeTaking);
     }
 
     #[test]
