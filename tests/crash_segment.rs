@@ -4,9 +4,9 @@
 mod common;
 
 use shmkit::segment::{gc, list};
-use shmkit::{Array, LifePolicy, Mutex, Segment, Semaphore, failpoint};
+use shmkit::{Array, LifePolicy, Mutex, Segment, Semaphore, SharedMemory, failpoint};
 
-roles!(creates, operates, holds, dies_with_much, recovers, collects);
+roles!(creates, makes_bytes, operates, holds, dies_with_much, recovers, collects);
 
 fn arm(arguments: &[String]) {
     failpoint::arm(&arguments[1], arguments[2].parse().unwrap());
@@ -16,6 +16,12 @@ fn arm(arguments: &[String]) {
 fn creates(arguments: &[String]) {
     arm(arguments);
     let _segment = Segment::builder().policy(LifePolicy::OnLastDetach).create(&arguments[0]).unwrap();
+}
+
+/// Creates named bytes.
+fn makes_bytes(arguments: &[String]) {
+    arm(arguments);
+    SharedMemory::create(Some(&arguments[0]), 1000).unwrap().unlink().unwrap();
 }
 
 /// Does one thing in a segment.
@@ -112,6 +118,21 @@ fn killed_while_creating_a_segment() {
             assert!(!std::path::Path::new(&format!("/dev/shm/shmkit.{name}")).exists(), "{point}");
         });
         assert_eq!(killed, 1, "{point}");
+    }
+}
+
+#[test]
+fn bytes_whose_creator_was_killed_on_the_way_can_be_created_again() {
+    for point in ["create.built", "object.before_live", "object.committed", "create.filled"] {
+        let name = common::unique("crash-bytes");
+        let killed = kill_at_every("makes_bytes", point, &[&name], |_| {
+            assert!(!std::path::Path::new(&format!("/dev/shm/shmkit.{name}")).exists(), "{point}");
+            let again = SharedMemory::create(Some(&name), 1000).unwrap();
+            assert!(SharedMemory::create(Some(&name), 1000).is_err(), "{point}");
+            again.unlink().unwrap();
+        });
+        assert_eq!(killed, 1, "{point}");
+        let _ = Segment::unlink(&name);
     }
 }
 

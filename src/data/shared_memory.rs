@@ -3,8 +3,15 @@
 //! It is a segment of its own with one object, `buf`: an array of bytes of exactly the size that was asked for.
 //!
 //! # Crash behaviour
-//! The bytes are as a dead writer left them: nothing is torn below a byte, and nobody repairs what only its users can know. The
-//! segment stays until it is unlinked, as Python's does, but no attaching process ever unlinks it.
+//!
+//! | killed | others see | who repairs | lost |
+//! |---|---|---|---|
+//! | creating, before the name is there | nothing | the kernel frees it | the bytes |
+//! | creating, with the name there, or opening | the bytes, whole | nobody needs to | nothing |
+//! | writing | some bytes old, some new; none torn | who uses them | what was not written |
+//! | unlinking | the name, or not | nobody needs to | nothing |
+//!
+//! The segment stays until it is unlinked, as Python's does, but no attaching process ever unlinks it.
 
 use super::dict::random_word;
 use crate::data::Array;
@@ -56,14 +63,9 @@ impl SharedMemory {
         let builder = Segment::builder().max_size(most.min(1 << 39));
         // 64 random bits: no two of them are the same.
         let name = name.map_or_else(|| format!("psm_{:016x}", random_word()), str::to_owned);
-        let segment = builder.create(&name)?;
-        match segment.array::<u8>(BUFFER).len(size).create() {
-            Ok(bytes) => Ok(SharedMemory { segment, bytes, name }),
-            Err(error) => {
-                let _ = Segment::unlink(&name);
-                Err(error)
-            }
-        }
+        // The bytes are there before the name: whoever opens it finds them, and a creator that is killed leaves nothing.
+        let (segment, bytes) = builder.create_filled(&name, |segment| segment.array(BUFFER).len(size).create())?;
+        Ok(SharedMemory { segment, bytes, name })
     }
 
     /// Opens the bytes of that name.

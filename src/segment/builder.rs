@@ -4,7 +4,7 @@ use super::attachment::{self, Attachment, Place};
 use super::known;
 use super::life::{anybody_lives, lock_life};
 use super::{LifePolicy, Segment, check_name};
-use crate::error::{Result, SegmentError};
+use crate::error::{Error, Result, SegmentError};
 use crate::sys::{SysError, shm};
 use rustix::fs::Mode;
 use shmkit_layouts::segment::*;
@@ -139,18 +139,47 @@ impl SegmentBuilder {
     }
 
     fn create_or_else(&self, name: &str) -> Result<Option<Segment>> {
-        let path = shm::path_of(name);
+        let attachment = self.unlinked(name)?;
+        if !shm::link(attachment.map.fd(), &shm::path_of(name))? {
+            return Ok(None);
+        }
+        failpoint!("create.linked");
+        Ok(Some(known::add(attachment)))
+    }
+
+    /// As [`SegmentBuilder::create`], with what `fill` makes in it before anybody can see it.
+    ///
+    /// # Errors
+    /// As `create`, and what `fill` gives.
+    pub(crate) fn create_filled<R>(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&Segment) -> Result<R>,
+    ) -> Result<(Segment, R)> {
+        check_name(name)?;
+        let exists = || Error::from(SegmentError::Exists { name: name.to_owned() });
+        // Not for nothing: what is made may be large.
+        if shm::path_of(name).symlink_metadata().is_ok() {
+            return Err(exists());
+        }
+        let segment = known::add(self.unlinked(name)?);
+        let filled = fill(&segment)?;
+        failpoint!("create.filled");
+        match shm::link(segment.attachment().map.fd(), &shm::path_of(name))? {
+            true => Ok((segment, filled)),
+            false => Err(exists()),
+        }
+    }
+
+    /// A whole segment whose name does not lead to it yet.
+    fn unlinked(&self, name: &str) -> Result<Attachment> {
         let size = self.size()?;
         let fd = shm::create_unnamed(self.mode)?;
         shm::set_len(fd.as_fd(), size)?;
         failpoint!("create.sized");
         let attachment = self.build(fd, Place::Named(name.to_owned()), name, size)?;
         failpoint!("create.built");
-        if !shm::link(attachment.map.fd(), &path)? {
-            return Ok(None);
-        }
-        failpoint!("create.linked");
-        Ok(Some(known::add(attachment)))
+        Ok(attachment)
     }
 
     /// The size to reserve: what was asked for, or the largest up to the default that can be mapped.

@@ -39,6 +39,7 @@ const MODULES: &[(&str, &str)] = &[
     ("data/list/mod.rs", "`List`"),
     ("data/counter.rs", "`Counter`"),
     ("data/frozen.rs", "Frozen values"),
+    ("data/shared_memory.rs", "`SharedMemory`"),
     ("data/heap/mod.rs", "Users' own structures in a `Heap`"),
     ("process/mod.rs", "`Process`"),
     ("process/copied.rs", "Start method `fork`"),

@@ -8,6 +8,7 @@ mod layouts;
 mod lint;
 mod loom;
 mod miri;
+mod seeded;
 mod steps;
 mod test;
 mod torture;
@@ -34,8 +35,10 @@ usage: cargo xtask COMMAND
   loom                the lock-free code under loom: every interleaving, every reordering
   asan                the fuzzer, a peer that scribbles and tests of the objects, under AddressSanitizer
   miri                what is process-local, under Miri (nightly, with the component miri)
-  kill-grid [--quick | --full] [--seconds T] [--seed S] [--only OPERATION [--n N[-M]]]
+  kill-grid [--quick | --news | --full] [--seconds T] [--seed S] [--from OPERATION] [--only OPERATION [--n N[-M]]]
                       kills a process after every instruction of every operation, and looks at what survivors find
+  kill-grid --seeded [--seed S | --fault NAME]
+                      shows that the grid catches faults: a copy of the sources with some in it is built and tried
   soak [--minutes M] [--seed S]
                       a dozen processes at random work, killed, stopped and started; then what recovery takes
 ";
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         ["miri"] => miri::run(),
         ["loom"] => loom::run(),
         ["asan"] => asan::run(),
+        ["kill-grid", "--seeded", ref words @ ..] => seeded::run(words),
         ["kill-grid" | "soak", ..] => torture::run(&words),
         ["bench", ref options @ ..] => bench::run(options),
         ["instructions"] => instructions::write(),

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// The most operations there can be.
 pub const OPERATIONS: usize = 1024;
+/// The most families.
+pub const FAMILIES: usize = 64;
 /// The most shards.
 pub const SHARDS: usize = 16;
 
 /// Everything.
 pub struct Board {
-    /// The next operation of a pass that no shard has taken.
-    pub next: AtomicU32,
+    /// The shard that has a family, counted from 1: it has its traces.
+    pub owners: [AtomicU32; FAMILIES],
     /// The passes that were begun.
     pub passes: AtomicU32,
     /// What became of each operation.
@@ -21,8 +23,12 @@ pub struct Board {
 
 /// What became of an operation.
 pub struct Tally {
+    /// The passes in which a shard has taken it.
+    pub taken: AtomicU32,
     /// Instructions of the whole operation.
     pub instructions: AtomicU32,
+    /// Those behind which others can see something new.
+    pub news: AtomicU32,
     /// Processes killed in it.
     pub kills: AtomicU64,
     /// Faults, by kind.

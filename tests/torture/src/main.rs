@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! shmkit-torture soak [--minutes M] [--seed S] [--workers W] [--rounds R]
-//! shmkit-torture kill-grid [--quick | --full] [--seconds T] [--seed S] [--jobs J] [--only OPERATION [--n N[-M]]]
+//! shmkit-torture kill-grid [--quick | --news | --full] [--seconds T] [--seed S] [--jobs J] [--from OPERATION]
+//!                          [--only OPERATION [--n N[-M]]]
 //! ```
 
 mod board;
@@ -21,10 +22,13 @@ usage: shmkit-torture COMMAND
 
   kill-grid   kills a participant after every instruction of every operation
               --quick       a sample, five minutes (default)
+              --news        every instruction behind which others can see something new, and a sample of pairs
               --full        every instruction
-              --seconds T   no further pass over the operations begins after that time
+              --until-fault as --news, and the first fault ends it
+              --seconds T   what --quick may take
               --seed S      what the sample follows from
               --jobs J      processes at work; as many as there are CPUs by default
+              --from OP     that operation and those behind it
               --only OP     one operation, or those that begin so
               --n N[-M]     with --only: its runs at instruction N, or N to M
 

@@ -193,7 +193,20 @@ enum Body<S> {
     /// From nothing: it opens what it needs.
     Bare(fn(Scene) -> Check),
     /// From nothing: it starts another process, which is the one who acts.
-    Launcher(fn(Scene) -> Check),
+    Launcher(fn(Scene) -> Check, Starts),
+}
+
+/// How a launcher's act comes to the process that is the victim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// It is the next one that executes a program, from there on. It begins at its own marker.
+    Program,
+    /// It is the next one that is forked, from its first instruction on.
+    Copy,
+    /// It is the next one forked by the process whose number the launcher notes, from its first instruction on.
+    CopyOf,
+    /// It is the process whose number the launcher notes. It begins at its own marker, once it is traced.
+    Named,
 }
 
 /// One operation of a family.
@@ -215,8 +228,19 @@ impl<S> Acts<S> {
     }
 
     fn with(mut self, name: &'static str, body: Body<S>) -> Self {
-        let starts = matches!(body, Body::Launcher(_));
-        let info = ActInfo { name, has_waiter: false, is_alone: starts, has_threads: false, has_others: false, starts };
+        let starts = match body {
+            Body::Launcher(_, starts) => Some(starts),
+            _ => None,
+        };
+        let info = ActInfo {
+            name,
+            has_waiter: false,
+            is_alone: starts.is_some(),
+            has_threads: false,
+            has_others: false,
+            starts,
+            is_elsewhere: starts.is_some(),
+        };
         self.acts.push(Act { info, body, waits: None });
         self
     }
@@ -231,10 +255,10 @@ impl<S> Acts<S> {
         self.with(name, Body::Bare(body))
     }
 
-    /// One more, of a process that somebody who comes from nothing starts. It begins at its first instructions, and says where
-    /// it ends; who has started it is never killed, and its marker is where it has seen the other's end.
-    pub fn launcher(self, name: &'static str, body: fn(Scene) -> Check) -> Self {
-        self.with(name, Body::Launcher(body))
+    /// One more, of a process that somebody who comes from nothing starts after his own marker; it ends at a marker, or by
+    /// itself. Who has started it is never killed, and its second marker is where it has seen the other's end.
+    pub fn launcher(self, name: &'static str, starts: Starts, body: fn(Scene) -> Check) -> Self {
+        self.with(name, Body::Launcher(body, starts))
     }
 
     fn last(&mut self) -> &mut Act<S> {
@@ -257,6 +281,12 @@ impl<S> Acts<S> {
     /// Others than those of the run have had the objects in the last act, which have more room for holders since.
     pub fn with_others(mut self) -> Self {
         self.last().info.has_others = true;
+        self
+    }
+
+    /// The last act changes another segment than that of the run, too.
+    pub fn elsewhere(mut self) -> Self {
+        self.last().info.is_elsewhere = true;
         self
     }
 
@@ -298,8 +328,10 @@ pub struct ActInfo {
     pub has_threads: bool,
     /// Whether more than the usual have the objects.
     pub has_others: bool,
-    /// Whether who acts is a process that the child starts.
-    pub starts: bool,
+    /// Whether who acts is a process that the child starts, and how one comes to it.
+    pub starts: Option<Starts>,
+    /// Whether it changes another segment, too.
+    pub is_elsewhere: bool,
 }
 
 /// Somebody's open objects, whatever they are.
@@ -373,7 +405,7 @@ impl<S: Subject> Family for Typed<S> {
 
     fn perform(&self, act: usize, scene: Scene) -> Check {
         match self.acts[act].body {
-            Body::Bare(body) | Body::Launcher(body) => body(scene),
+            Body::Bare(body) | Body::Launcher(body, _) => body(scene),
             Body::Open(body) => {
                 let segment = Segment::open(&scene.name)?;
                 body(Actor { subject: S::open(&segment)?, segment, scene })

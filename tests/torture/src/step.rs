@@ -7,7 +7,8 @@
 //! Both run on one CPU: handing a step over costs a quarter then. System calls are one step; so is each iteration of a
 //! repeated string instruction. A step is 20 µs, so that getting to instruction n of a long operation, for every n, would cost
 //! hours: with a trace of the whole operation, the child runs freely to a breakpoint at an address shortly before n that it
-//! comes by seldom, and is stepped from there.
+//! comes by seldom, and is stepped from there. Where other threads would come by it, too, or the code is that of a program that
+//! was executed, it is a breakpoint of the processor's, which is one thread's own.
 //!
 //! A child can be stopped as a shell stops it, by SIGSTOP: the tracer lets go of it then, and the marker behind the operation
 //! ends it. Where the operation is another program's beginning, the tracer follows the child to the process that it starts.
@@ -23,6 +24,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The child is about to begin the operation.
@@ -33,6 +35,19 @@ const END: Signal = Signal::SIGUSR1;
 /// In a child: from here on every instruction counts.
 pub fn begin() {
     let _ = nix::sys::signal::raise(BEGIN);
+}
+
+/// In a process that is no child of the tracer's: waits until it is traced.
+pub fn until_traced() {
+    while !is_traced(std::process::id()) {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process is traced.
+pub fn is_traced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
 }
 
 /// In a child: the operation is over. What it holds it has still when it is killed, or ends here. Whom nobody traces any more
@@ -71,6 +86,15 @@ pub struct Tracee {
     breakpoint: Option<(u64, i64)>,
     /// Nobody traces it any more.
     is_free: bool,
+    /// It is a child of somebody else, who sees its end.
+    is_others: bool,
+}
+
+/// What a process does: the letter of `ps`; none if there is none of that number.
+fn state(pid: Pid) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may have any letter in it.
+    text.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// Forks a child that runs `life` and never returns. Only for a process with a single thread.
@@ -111,8 +135,22 @@ impl Tracee {
         tracee
     }
 
+    fn of_others(pid: Pid) -> Tracee {
+        let mut tracee = Tracee::of(pid);
+        tracee.is_others = true;
+        tracee
+    }
+
     fn of(pid: Pid) -> Tracee {
-        Tracee { pid, is_gone: false, is_running: false, is_stepping: false, breakpoint: None, is_free: false }
+        Tracee {
+            pid,
+            is_gone: false,
+            is_running: false,
+            is_stepping: false,
+            breakpoint: None,
+            is_free: false,
+            is_others: false,
+        }
     }
 
     /// Process id.
@@ -178,6 +216,18 @@ impl Tracee {
                 stop => return stop,
             }
         }
+        if self.is_others {
+            loop {
+                match state(self.pid) {
+                    None | Some('Z' | 'X') => {
+                        self.is_gone = true;
+                        return Stop::End;
+                    }
+                    Some(_) if Instant::now() >= until => return Stop::Overdue,
+                    Some(_) => std::thread::yield_now(),
+                }
+            }
+        }
         loop {
             match waitpid(self.pid, None) {
                 Err(Errno::EINTR) if Instant::now() >= until => return Stop::Overdue,
@@ -226,6 +276,16 @@ impl Tracee {
             Ok(()) => self.is_free = true,
             Err(errno) => return Err(Stop::Gone(errno.to_string())),
         }
+        if self.is_others {
+            loop {
+                match state(self.pid) {
+                    Some('T') => return Ok(()),
+                    None | Some('Z' | 'X') => return Err(Stop::End),
+                    Some(_) if Instant::now() >= until => return Err(Stop::Overdue),
+                    Some(_) => std::thread::yield_now(),
+                }
+            }
+        }
         loop {
             match waitpid(self.pid, Some(WaitPidFlag::WUNTRACED)) {
                 Ok(WaitStatus::Stopped(..)) => return Ok(()),
@@ -244,9 +304,9 @@ impl Tracee {
         let _ = nix::sys::signal::kill(self.pid, Signal::SIGCONT);
     }
 
-    /// Lets it run until a process that it starts, by whichever of its threads, has become a program anew. That one is traced
-    /// from there; this one is let go.
-    pub fn follow(&mut self, until: Instant) -> Result<Tracee, Stop> {
+    /// Lets it run until a process that it starts, by whichever of its threads, has become a program anew; or, of a copy, until
+    /// there is one. That one is traced from there; this one is let go.
+    pub fn follow(&mut self, wants_copy: bool, until: Instant) -> Result<Tracee, Stop> {
         use ptrace::{Event, Options};
         let all = Options::PTRACE_O_EXITKILL
             | Options::PTRACE_O_TRACECLONE
@@ -256,20 +316,27 @@ impl Tracee {
         let failed = |errno: Errno| Stop::Gone(errno.to_string());
         ptrace::setoptions(self.pid, all).map_err(failed)?;
         let mut newest = self.pid;
+        let mut is_copy = false;
         ptrace::cont(newest, None).map_err(failed)?;
         loop {
             match waitpid(newest, Some(WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::PtraceEvent(_, _, event)) if event == Event::PTRACE_EVENT_EXEC as i32 => {
                     ptrace::setoptions(newest, Options::PTRACE_O_EXITKILL).map_err(failed)?;
-                    return Ok(Tracee::of(newest));
+                    return Ok(Tracee::of_others(newest));
                 }
-                Ok(WaitStatus::PtraceEvent(..)) => {
+                Ok(WaitStatus::PtraceEvent(_, _, event)) => {
                     let started = ptrace::getevent(newest).map_err(failed)?;
                     ptrace::detach(newest, None).map_err(failed)?;
                     self.is_free = true;
                     newest = Pid::from_raw(started as i32);
+                    is_copy = wants_copy && event == Event::PTRACE_EVENT_FORK as i32;
                 }
-                // The new one's first stop, among others.
+                // The new one's first stop.
+                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP)) if is_copy => {
+                    ptrace::setoptions(newest, Options::PTRACE_O_EXITKILL).map_err(failed)?;
+                    return Ok(Tracee::of_others(newest));
+                }
+                // The same, among others.
                 Ok(WaitStatus::Stopped(_, signal)) => {
                     let signal = (signal != Signal::SIGSTOP && signal != Signal::SIGTRAP).then_some(signal);
                     ptrace::cont(newest, signal).map_err(failed)?;
@@ -282,6 +349,36 @@ impl Tracee {
                 }
             }
         }
+    }
+
+    /// Lets it run, untraced.
+    pub fn let_go(&mut self) -> Result<(), Stop> {
+        ptrace::detach(self.pid, None).map_err(|errno| Stop::Gone(errno.to_string()))?;
+        self.is_free = true;
+        Ok(())
+    }
+
+    /// Traces a process that is no child of this one.
+    pub fn attach(pid: u32, until: Instant) -> Result<Tracee, Stop> {
+        let pid = Pid::from_raw(pid as i32);
+        let failed = |errno: Errno| Stop::Gone(errno.to_string());
+        ptrace::attach(pid).map_err(failed)?;
+        loop {
+            match waitpid(pid, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => break,
+                Ok(WaitStatus::Stopped(_, signal)) => ptrace::cont(pid, signal).map_err(failed)?,
+                Err(Errno::EINTR) if Instant::now() >= until => return Err(Stop::Overdue),
+                Err(Errno::EINTR) => {}
+                other => return Err(Stop::Gone(format!("{other:?}"))),
+            }
+        }
+        ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).map_err(failed)?;
+        Ok(Tracee::of_others(pid))
+    }
+
+    /// It is no business of the tracer's any more.
+    pub fn forget(mut self) {
+        self.is_gone = true;
     }
 
     /// One instruction.
@@ -300,13 +397,14 @@ impl Tracee {
     pub fn advance(&mut self, count: u32, trace: Option<&Trace>, until: Instant) -> Stop {
         let mut done = 0;
         if let Some((address, before, index)) = trace.and_then(|trace| trace.anchor(count)) {
-            let mut stop = self.run_to(address, until);
+            let is_hard = trace.is_some_and(|trace| trace.is_hard);
+            let mut stop = self.run_to(address, is_hard, until);
             for _ in 0..before {
                 if stop == Stop::Step {
                     stop = self.step(until);
                 }
                 if stop == Stop::Step {
-                    stop = self.run_to(address, until);
+                    stop = self.run_to(address, is_hard, until);
                 }
             }
             match stop {
@@ -323,17 +421,20 @@ impl Tracee {
         Stop::Step
     }
 
-    /// Steps through the whole operation and writes down every address.
-    pub fn trace(&mut self, limit: u32, until: Instant) -> (Vec<u64>, Stop) {
-        let mut places = Vec::new();
-        while places.len() < limit as usize {
-            places.push(self.place().unwrap_or(0));
+    /// Steps through the whole operation and writes down every address, and behind which instructions there is something new to
+    /// be seen, as `is_new` finds it for the address of the last one.
+    pub fn trace(&mut self, limit: u32, until: Instant, mut is_new: impl FnMut(u64) -> bool) -> (Way, Stop) {
+        let mut way = Way::default();
+        while way.places.len() < limit as usize {
+            let place = self.place().unwrap_or(0);
+            way.places.push(place);
             match self.step(until) {
+                Stop::Step if is_new(place) => way.news.push(way.places.len() as u32),
                 Stop::Step => {}
-                stop => return (places, stop),
+                stop => return (way, stop),
             }
         }
-        (places, Stop::Overdue)
+        (way, Stop::Overdue)
     }
 
     /// Kills it, and waits until the kernel has let go of all it had.
@@ -359,12 +460,15 @@ impl Tracee {
         None
     }
 
-    /// Runs to an address by a breakpoint in this child's own copy of the code.
+    /// Runs to an address by a breakpoint in this child's own copy of the code, or one of the processor's.
     #[cfg(target_arch = "x86_64")]
-    fn run_to(&mut self, address: u64, until: Instant) -> Stop {
+    fn run_to(&mut self, address: u64, is_hard: bool, until: Instant) -> Stop {
         const BREAKPOINT: i64 = 0xCC;
         if self.place() == Some(address) {
             return Stop::Step;
+        }
+        if is_hard {
+            return self.run_to_hard(address, until);
         }
         let pointer = address as ptrace::AddressType;
         let Ok(word) = ptrace::read(self.pid, pointer) else { return Stop::Gone("its code cannot be read".into()) };
@@ -393,8 +497,32 @@ impl Tracee {
         false
     }
 
+    /// Runs to an address by a breakpoint of the processor's: this thread stops there, no other one does.
+    #[cfg(target_arch = "x86_64")]
+    fn run_to_hard(&mut self, address: u64, until: Instant) -> Stop {
+        // The first breakpoint, on execution, of one thread.
+        const ENABLED: i64 = 1;
+        let register = |number: usize| {
+            (std::mem::offset_of!(libc::user, u_debugreg) + number * size_of::<u64>()) as ptrace::AddressType
+        };
+        let set = ptrace::write_user(self.pid, register(0), address as i64)
+            .and_then(|()| ptrace::write_user(self.pid, register(7), ENABLED));
+        if let Err(errno) = set {
+            return Stop::Gone(format!("no breakpoint: {errno}"));
+        }
+        self.is_stepping = false;
+        if let Err(errno) = ptrace::cont(self.pid, None) {
+            return Stop::Gone(errno.to_string());
+        }
+        let stop = self.wait(until);
+        if !self.is_gone && !self.is_running {
+            let _ = ptrace::write_user(self.pid, register(7), 0);
+        }
+        stop
+    }
+
     #[cfg(not(target_arch = "x86_64"))]
-    fn run_to(&mut self, _: u64, _: Instant) -> Stop {
+    fn run_to(&mut self, _: u64, _: bool, _: Instant) -> Stop {
         unreachable!("without traces there are no anchors")
     }
 }
@@ -405,33 +533,47 @@ impl Drop for Tracee {
     }
 }
 
+/// An operation, step by step.
+#[derive(Debug, Default)]
+pub struct Way {
+    /// The address of each instruction.
+    pub places: Vec<u64>,
+    /// After how many of them others can see something new.
+    pub news: Vec<u32>,
+    /// Where breakpoints can be set.
+    pub code: Range<u64>,
+}
+
 /// One whole operation.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     /// How many instructions it has.
     pub len: u32,
+    /// After how many of them others can see something that they could not see before; the beginning and the end among them.
+    /// Who is killed between two of these leaves what he leaves at the first of them.
+    pub news: Rc<[u32]>,
     /// The address of each, and how often it was executed before; 0 where no breakpoint can be set.
-    places: Vec<(u64, u32)>,
+    places: Rc<[(u64, u32)]>,
+    /// Whether breakpoints must be the processor's.
+    is_hard: bool,
 }
 
 /// What coming to a breakpoint once more costs, in single steps.
 const HIT: u32 = 4;
 
 impl Trace {
-    /// Of the addresses in order; breakpoints are set inside `code`.
-    pub fn new(places: &[u64], code: &Range<u64>) -> Trace {
+    /// Of the way. `is_hard` if others come by the same code.
+    pub fn new(way: &Way, is_hard: bool) -> Trace {
         let mut counts: HashMap<u64, u32> = HashMap::new();
         let mut counted = |&place: &u64| {
             let count = counts.entry(place).or_default();
             *count += 1;
-            (if code.contains(&place) { place } else { 0 }, *count - 1)
+            (if way.code.contains(&place) { place } else { 0 }, *count - 1)
         };
-        Trace { len: places.len() as u32, places: places.iter().map(&mut counted).collect() }
-    }
-
-    /// The same without the way: for whoever has threads or children that would come by the breakpoints.
-    pub fn without_places(self) -> Trace {
-        Trace { len: self.len, places: vec![(0, 0); self.places.len()] }
+        let len = way.places.len() as u32;
+        let mut news: Vec<u32> = [0].into_iter().chain(way.news.iter().copied()).chain([len]).collect();
+        news.dedup();
+        Trace { len, news: news.into(), places: way.places.iter().map(&mut counted).collect(), is_hard }
     }
 
     /// The cheapest way to instruction `count`: an address, how often to pass it first, and which instruction that is.
@@ -452,16 +594,34 @@ impl Trace {
     }
 }
 
-/// This program's code.
-pub fn own_code() -> Range<u64> {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let here = own_code as *const () as u64;
+/// All code of a process that can be read: of the file of that name, if one is given.
+fn code_of(pid: u32, file: Option<&str>) -> Vec<Range<u64>> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let ranges = maps.lines().filter_map(|line| {
         let (start, rest) = line.split_once('-')?;
-        let end = rest.split(' ').next()?;
-        Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+        let (end, rest) = rest.split_once(' ')?;
+        let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+        let is_meant = file.is_none_or(|file| rest.trim_end().ends_with(file));
+        (rest.starts_with('r') && rest[2..].starts_with('x') && is_meant).then_some(range)
     });
-    ranges.into_iter().find(|range| range.contains(&here)).unwrap_or(0..0)
+    ranges.collect()
+}
+
+/// All code of this process.
+pub fn all_code() -> Vec<Range<u64>> {
+    code_of(std::process::id(), None)
+}
+
+/// The code of a process's own program.
+pub fn program_of(pid: u32) -> Range<u64> {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    code_of(pid, program.to_str()).into_iter().next().unwrap_or(0..0)
+}
+
+/// What this process starts lies at the same addresses each time.
+pub fn without_random_addresses() {
+    // SAFETY: the call changes a flag of this process, which its children inherit.
+    unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
 }
 
 /// While it lives, this process's waiting in the kernel is interrupted every few milliseconds, so that it can look at the

@@ -14,7 +14,7 @@ pub mod raw;
 mod run;
 mod shard;
 
-use crate::board::{OPERATIONS, SHARDS, board};
+use crate::board::{FAMILIES, OPERATIONS, SHARDS, board};
 use crate::janitor::Janitor;
 use crate::operation::{ActInfo, Family, Fault, WRONGS, Wrong};
 use nix::sys::signal::{Signal, killpg};
@@ -32,9 +32,12 @@ struct Wanted {
     extent: Extent,
     seed: u64,
     only: Option<String>,
+    from: Option<String>,
     /// The first and the last instruction.
     instructions: Option<(u32, u32)>,
     jobs: usize,
+    /// The first fault ends it.
+    until_fault: bool,
 }
 
 fn wanted(words: &[&str]) -> Result<Wanted, String> {
@@ -42,7 +45,7 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let (seed, extent) = (seed % 1_000_000, Extent::QUICK);
-    let mut wanted = Wanted { extent, seed, only: None, instructions: None, jobs };
+    let mut wanted = Wanted { extent, seed, only: None, from: None, instructions: None, jobs, until_fault: false };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let mut next = || words.next().copied().ok_or(format!("{word} wants something behind it"));
@@ -50,9 +53,12 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
         match word {
             "--quick" => wanted.extent = Extent { time: wanted.extent.time, ..Extent::QUICK },
             "--full" => wanted.extent = Extent::FULL,
+            "--news" => wanted.extent = Extent::NEWS,
+            "--until-fault" => (wanted.extent, wanted.until_fault) = (Extent::NEWS, true),
             "--seconds" => wanted.extent.time = Duration::from_secs(number(next()?)?),
             "--seed" => wanted.seed = number(next()?)?,
             "--jobs" => wanted.jobs = number(next()?)? as usize,
+            "--from" => wanted.from = Some(next()?.to_owned()),
             "--only" => wanted.only = Some(next()?.to_owned()),
             "--n" => {
                 let text = next()?;
@@ -80,7 +86,7 @@ fn operations(families: &[Box<dyn Family>]) -> Vec<Operation> {
     for is_recovery in [false, true] {
         for (family, subject) in families.iter().enumerate() {
             for (act, info) in subject.acts().iter().enumerate() {
-                if is_recovery && (info.starts || info.has_threads) {
+                if is_recovery && (info.starts.is_some() || info.has_threads) {
                     continue;
                 }
                 let name = name(&**subject, info, is_recovery);
@@ -93,7 +99,7 @@ fn operations(families: &[Box<dyn Family>]) -> Vec<Operation> {
 
 /// Runs the grid.
 pub fn main(words: &[&str]) -> Result<ExitCode, String> {
-    let Wanted { extent, seed, only, instructions, jobs } = wanted(words)?;
+    let Wanted { extent, seed, only, from, instructions, jobs, until_fault } = wanted(words)?;
     let families = crate::subjects::all();
     let mut operations = operations(&families);
     if let Some(name) = only {
@@ -103,13 +109,23 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
             return Err(format!("there is no operation {name:?}"));
         }
     }
-    assert!(operations.len() <= OPERATIONS, "the board is too small");
+    if let Some(name) = from {
+        let Some(first) = operations.iter().position(|operation| operation.name == name) else {
+            return Err(format!("there is no operation {name:?}"));
+        };
+        operations.drain(..first);
+    }
+    assert!(operations.len() <= OPERATIONS && families.len() <= FAMILIES, "the board is too small");
     println!("kill-grid: {} operations, seed {seed}", operations.len());
     let prefix = format!("torture-{:07}-", std::process::id());
     let janitor = Janitor::start(&prefix);
     let start = Instant::now();
-    let grid = Grid { families, operations, extent, seed, only: instructions, board: board(), prefix, start };
-    supervise(&grid, jobs.clamp(1, SHARDS).min(grid.operations.len()));
+    let jobs = jobs.clamp(1, SHARDS).min(operations.len());
+    let board = board();
+    let only = instructions;
+    let jobs = jobs as u32;
+    let grid = Grid { families, operations, extent, seed, jobs, only, until_fault, board, prefix, start };
+    supervise(&grid, jobs as usize);
     janitor.finish();
     Ok(close(&grid, start.elapsed()))
 }
@@ -128,6 +144,9 @@ fn report(grid: &Grid, index: usize, fault: &Fault, (count, seed): (u32, u64), h
         );
     }
 }
+
+/// How often a long grid says how far it is.
+const TELL: Duration = Duration::from_secs(30);
 
 struct Watched {
     pid: Pid,
@@ -148,9 +167,18 @@ fn launch(grid: &Grid, index: usize, resume: Option<(u32, u32)>) -> Watched {
 
 /// Runs `jobs` shards to their end.
 fn supervise(grid: &Grid, jobs: usize) {
+    let mut told = Instant::now();
     let mut shards: Vec<Option<Watched>> = (0..jobs).map(|index| Some(launch(grid, index, None))).collect();
     while shards.iter().any(Option::is_some) {
         std::thread::sleep(Duration::from_millis(50));
+        if grid.extent.passes == 1 && told.elapsed() > TELL {
+            told = Instant::now();
+            let tallies = &grid.board.tallies[..grid.operations.len()];
+            let printed = tallies.iter().filter(|tally| tally.is_printed.load(Ordering::Relaxed) == 1).count();
+            let kills: u64 = tallies.iter().map(|tally| tally.kills.load(Ordering::Relaxed)).sum();
+            let seconds = grid.start.elapsed().as_secs();
+            eprintln!("kill-grid: {printed} of {} operations, {kills} kills, {seconds} s", tallies.len());
+        }
         for (index, shard) in shards.iter_mut().enumerate() {
             let Some(watched) = shard else { continue };
             let progress = &grid.board.shards[index];

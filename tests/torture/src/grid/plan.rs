@@ -1,6 +1,7 @@
 //! Which runs a grid has: pure functions of operation, instruction and seed, so that those three reproduce any run.
 
 use crate::random::mix;
+use crate::step::Trace;
 use std::time::Duration;
 
 /// How much of the grid is run.
@@ -20,10 +21,23 @@ pub struct Extent {
     pub thin: u32,
     /// One kill in so many is found out by the survivors alone.
     pub lazy: u64,
+    /// Which instructions are candidates.
+    pub choice: Choice,
     /// In how many passes all operations are gone through, each time with a part of their runs. The first is never left out.
     pub passes: u32,
     /// After which time no operation begins another pass.
     pub time: Duration,
+}
+
+/// After which instructions somebody may be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// After each.
+    Every,
+    /// After those behind which others can see something new.
+    News,
+    /// Two of three of the kind [`Choice::News`], the others anywhere.
+    Mixed,
 }
 
 impl Extent {
@@ -36,8 +50,22 @@ impl Extent {
         halts: 40,
         thin: 6,
         lazy: 16,
-        passes: 6,
+        choice: Choice::Mixed,
+        passes: 8,
         time: Duration::from_secs(300),
+    };
+    /// Every instruction behind which others can see something new: a quarter of an hour.
+    pub const NEWS: Extent = Extent {
+        kills: u32::MAX,
+        recoveries: u32::MAX,
+        corpses: 1,
+        pairs: 100,
+        halts: 100,
+        thin: 2,
+        lazy: 8,
+        choice: Choice::News,
+        passes: 1,
+        time: Duration::MAX,
     };
     /// Every instruction.
     pub const FULL: Extent = Extent {
@@ -48,6 +76,7 @@ impl Extent {
         halts: 500,
         thin: 1,
         lazy: 8,
+        choice: Choice::Every,
         passes: 1,
         time: Duration::MAX,
     };
@@ -96,21 +125,43 @@ fn spread(len: u32, most: u32, seed: u64) -> Vec<u32> {
     (0..most).map(step).collect()
 }
 
-/// The runs of an operation of `len` instructions for one seed.
-pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, has_halts: bool, len: u32, seed: u64) -> Vec<Point> {
+/// At most `most` instructions of a trace.
+fn chosen(choice: Choice, trace: &Trace, most: u32, seed: u64) -> Vec<u32> {
+    let news = |most| -> Vec<u32> {
+        let places = spread(trace.news.len() as u32 - 1, most, seed);
+        places.into_iter().map(|place| trace.news[place as usize]).collect()
+    };
+    match choice {
+        Choice::Every => spread(trace.len, most, seed),
+        Choice::News => news(most),
+        Choice::Mixed => {
+            let mut all = news(most - most / 3);
+            all.extend(spread(trace.len, most - all.len() as u32, seed));
+            all.sort_unstable();
+            all.dedup();
+            all
+        }
+    }
+}
+
+/// The runs of an operation for one seed.
+pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, trace: &Trace, seed: u64) -> Vec<Point> {
     let most = if is_recovery { extent.recoveries } else { extent.kills };
     let mut points = Vec::new();
-    for count in spread(len, most, seed) {
+    for count in chosen(extent.choice, trace, most, seed) {
         let is_lazy = mix(&[seed, u64::from(count), 1]).is_multiple_of(extent.lazy);
         points.push(Point { count, kind: if is_lazy { Kind::Lazy } else { Kind::Kill }, seed });
     }
     if has_pairs {
-        let pairs = spread(len, extent.pairs, mix(&[seed, 2]));
+        let pairs = chosen(extent.choice, trace, extent.pairs, mix(&[seed, 2]));
         points.extend(pairs.into_iter().map(|count| Point { count, kind: Kind::Pair, seed }));
     }
-    if has_halts {
-        let halts = spread(len, if is_recovery { extent.halts / 4 } else { extent.halts }, mix(&[seed, 5]));
-        points.extend(halts.into_iter().map(|count| Point { count, kind: Kind::Halt, seed }));
+    let halts = if is_recovery { extent.halts / 4 } else { extent.halts };
+    let halts = chosen(extent.choice, trace, halts, mix(&[seed, 5]));
+    points.extend(halts.into_iter().map(|count| Point { count, kind: Kind::Halt, seed }));
+    if extent.passes > 1 {
+        // The time may be up in the middle of a pass: then some of every kind were run.
+        points.sort_by_key(|point| mix(&[seed, u64::from(point.count), point.kind as u64, 7]));
     }
     points
 }
@@ -118,6 +169,7 @@ pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, has_halts: bo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::step::Way;
 
     #[test]
     fn a_short_operation_is_run_whole_and_a_long_one_is_sampled_evenly() {
@@ -131,8 +183,12 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_runs() {
-        let points = |seed| points(&Extent::QUICK, false, true, true, 5000, seed);
+        let way = Way { places: vec![0; 5000], news: vec![7, 4000], code: 0..0 };
+        let trace = Trace::new(&way, false);
+        let points = |seed| points(&Extent::QUICK, false, true, &trace, seed);
         assert_eq!(points(5), points(5));
         assert_ne!(points(5), points(6));
+        let killed = |count| points(5).iter().any(|point| point.count == count && point.kind != Kind::Halt);
+        assert!(trace.news.iter().all(|&count| killed(count)));
     }
 }

@@ -3,7 +3,10 @@
 use crate::operation::{Check, corrupt};
 use shmkit::Segment;
 use shmkit_layouts::segment::{ParticipantSlot, STATE_FREE, SegmentHeader};
+use std::fs::File;
 use std::mem::offset_of;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 /// Slots of the registry that are not free.
@@ -32,4 +35,74 @@ fn count(segment: &Segment, is_meant: impl Fn(u32) -> bool) -> Check<usize> {
             && is_meant(field(slot, offset_of!(ParticipantSlot, pid)) as u32)
     };
     Ok((0..slots).filter(is_in_use).count())
+}
+
+/// Sees, step by step, whether somebody did what others can see: a store to the segment, or a system call.
+pub struct Watch {
+    file: File,
+    map: *const u8,
+    copy: Vec<u8>,
+    code: Vec<Range<u64>>,
+}
+
+impl Watch {
+    /// As the segment is now. Who is watched was forked by this process, so that its code lies where this one's does.
+    pub fn new(segment: &Segment) -> Option<Watch> {
+        let file = File::from(segment.as_fd().try_clone_to_owned().ok()?);
+        let mut watch = Watch { file, map: std::ptr::null(), copy: Vec::new(), code: crate::step::all_code() };
+        watch.has_changed();
+        Some(watch)
+    }
+
+    /// Whether the bytes have changed since this was last asked.
+    pub fn has_changed(&mut self) -> bool {
+        let len = self.file.metadata().map_or(0, |file| file.len() as usize);
+        if len != self.copy.len() {
+            self.unmap();
+            self.copy = vec![0; len];
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let map = unsafe {
+                let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+                libc::mmap(std::ptr::null_mut(), len, read, shared, self.file.as_raw_fd(), 0)
+            };
+            if len == 0 || map == libc::MAP_FAILED {
+                self.copy.clear();
+                return true;
+            }
+            self.map = map.cast();
+            // SAFETY: both have `len` bytes; others may write to the mapping, any bytes are as good.
+            unsafe { std::ptr::copy_nonoverlapping(self.map, self.copy.as_mut_ptr(), len) };
+            return true;
+        }
+        // SAFETY: as above.
+        let is_same = unsafe { libc::memcmp(self.map.cast(), self.copy.as_ptr().cast(), len) } == 0;
+        if !is_same {
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(self.map, self.copy.as_mut_ptr(), len) };
+        }
+        !is_same
+    }
+
+    /// Whether the instruction at `place` is a system call, or cannot be told not to be one.
+    pub fn is_call(&self, place: u64) -> bool {
+        const SYSCALL: [u8; 2] = [0x0F, 0x05];
+        if !self.code.iter().any(|range| range.contains(&place) && range.contains(&(place + 1))) {
+            return true;
+        }
+        // SAFETY: mapped, readable code of this process.
+        cfg!(not(target_arch = "x86_64")) || unsafe { (place as *const [u8; 2]).read() } == SYSCALL
+    }
+
+    fn unmap(&mut self) {
+        if !self.copy.is_empty() {
+            // SAFETY: mapped with this length, and nobody else has the address.
+            unsafe { libc::munmap(self.map.cast_mut().cast(), self.copy.len()) };
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.unmap();
+    }
 }

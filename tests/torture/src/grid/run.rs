@@ -15,8 +15,8 @@
 use super::helper::{Ask, Helper};
 use super::raw;
 use crate::board::{Board, Progress};
-use crate::operation::{Check, Deed, Family, Fault, Role, Scene, World, Wrong, corrupt, hang, leaked};
-use crate::step::{Stop, Ticks, Trace, Tracee};
+use crate::operation::{Check, Deed, Family, Fault, Role, Scene, Starts, World, Wrong, corrupt, hang, leaked};
+use crate::step::{Stop, Ticks, Trace, Tracee, Way, program_of};
 use shmkit::Segment;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a victim may wait for a bystander before it is killed in its sleep.
 const SLEEP: Duration = Duration::from_millis(130);
+
+/// What an instruction takes at most, stepped on a busy machine, on average.
+const STEP: Duration = Duration::from_micros(60);
 
 /// An operation of the grid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +76,8 @@ pub struct Outcome {
     pub kills: u64,
     /// What was wrong.
     pub fault: Option<Fault>,
-    /// Every address of the victim's operation, if it was traced.
-    pub places: Vec<u64>,
+    /// The victim's operation, if it was traced.
+    pub way: Way,
 }
 
 /// The harness of one shard.
@@ -133,12 +136,12 @@ impl<'a> Harness<'a> {
         })
     }
 
-    /// The address of every instruction of an operation.
-    pub fn trace(&mut self, operation: &Operation, corpse: Option<Place<'_>>) -> Check<Vec<u64>> {
+    /// Every instruction of an operation.
+    pub fn trace(&mut self, operation: &Operation, corpse: Option<Place<'_>>) -> Check<Way> {
         let outcome = self.perform(operation, &Run { corpse, ..Run::default() }, Mode::Trace);
         match outcome.fault {
             Some(fault) => Err(fault),
-            None => Ok(outcome.places),
+            None => Ok(outcome.way),
         }
     }
 
@@ -215,15 +218,16 @@ impl<'a> Harness<'a> {
         }
         let mut limit = if run.bystander.is_some() { Instant::now() + SLEEP } else { until };
         let mut launcher = None;
-        if acts[act].starts {
+        if let Some(starts) = acts[act].starts {
             start(&mut victim, &victim_scene, until)?;
-            let started = match victim.follow(until) {
+            let started = match started(&mut victim, &victim_scene, starts, until) {
                 Ok(started) => started,
                 Err(stop) => return corrupt(format!("no process starts: {stop:?} {}", victim_scene.ledger.said())),
             };
             launcher = Some(std::mem::replace(&mut victim, started));
         }
-        let has_begun = match start(&mut victim, &victim_scene, limit) {
+        let begins = !matches!(acts[act].starts, Some(Starts::Copy | Starts::CopyOf));
+        let has_begun = match if begins { start(&mut victim, &victim_scene, limit) } else { Ok(()) } {
             // It waits for the bystander before it begins, and is killed there.
             Err(fault) if fault.wrong == Wrong::Hang && run.bystander.is_some() => false,
             Err(fault) => return Err(fault),
@@ -235,11 +239,21 @@ impl<'a> Harness<'a> {
                 if run.bystander.is_some() {
                     limit = Instant::now() + SLEEP;
                 }
-                victim.advance(run.count, run.trace, limit)
+                // Where there are no breakpoints it is stepped all the way.
+                let way = if run.bystander.is_some() { Duration::ZERO } else { STEP * run.count };
+                victim.advance(run.count, run.trace, limit + way)
             }
             Mode::Trace => {
-                let (places, stop) = victim.trace(1 << 20, Instant::now() + 20 * PATIENCE);
-                outcome.places = places;
+                // What is elsewhere, or done by other threads, cannot be seen here.
+                let is_here = is_recovery || !acts[act].is_elsewhere && !acts[act].has_threads;
+                let mut watch = if is_here { raw::Watch::new(&segment) } else { None };
+                let is_new = |place| match &mut watch {
+                    Some(watch) => watch.has_changed() | watch.is_call(place),
+                    None => true,
+                };
+                let code = program_of(victim.pid());
+                let (way, stop) = victim.trace(1 << 20, Instant::now() + 20 * PATIENCE, is_new);
+                outcome.way = Way { code, ..way };
                 stop
             }
         };
@@ -330,6 +344,32 @@ fn kill(tracee: &mut Tracee, segment: &Segment) -> Check {
     tracee.kill();
     let is_gone = || !segment.participants().contains(&tracee.pid());
     if eventually(is_gone) { Ok(()) } else { hang("a killed and reaped process counts as alive") }
+}
+
+/// The process that a launcher starts, at its beginning. The launcher runs on, untraced.
+fn started(launcher: &mut Tracee, scene: &Scene, starts: Starts, until: Instant) -> Result<Tracee, Stop> {
+    let noted = || loop {
+        match scene.ledger.notes().first() {
+            Some(&pid) => break Ok(pid as u32),
+            None if Instant::now() > until => break Err(Stop::Overdue),
+            None => std::thread::yield_now(),
+        }
+    };
+    match starts {
+        Starts::Program => launcher.follow(false, until),
+        Starts::Copy => launcher.follow(true, until),
+        Starts::Named => {
+            launcher.let_go()?;
+            Tracee::attach(noted()?, until)
+        }
+        Starts::CopyOf => {
+            launcher.let_go()?;
+            let mut original = Tracee::attach(noted()?, until)?;
+            let copy = original.follow(true, until);
+            original.forget();
+            copy
+        }
+    }
 }
 
 /// Waits until whoever the victim has started is gone, too: harness and helper are left.

@@ -2,16 +2,15 @@
 
 use super::plan::{self, Extent, Kind, Point, mix_name};
 use super::run::{Harness, Operation, Place, Run};
-use crate::board::Board;
+use crate::board::{Board, Tally};
 use crate::operation::{Check, Family, WRONGS};
 use crate::random::mix;
-use crate::step::{Trace, own_code};
+use crate::step::Trace;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What all shards know.
 pub struct Grid {
@@ -23,6 +22,10 @@ pub struct Grid {
     pub extent: Extent,
     /// What it follows from.
     pub seed: u64,
+    /// Whether the first fault ends it.
+    pub until_fault: bool,
+    /// How many shards there are.
+    pub jobs: u32,
     /// The first and the last instruction that are wanted.
     pub only: Option<(u32, u32)>,
     /// Where everything is written down.
@@ -37,6 +40,30 @@ impl Grid {
     /// The operation and the pass of a task.
     pub fn of_task(&self, task: usize) -> (usize, u32) {
         (task % self.operations.len(), (task / self.operations.len()) as u32)
+    }
+
+    /// The reverse.
+    fn task(&self, operation: usize, pass: u32) -> usize {
+        pass as usize * self.operations.len() + operation
+    }
+
+    /// Until when the runs of an operation that begins now may last: its share of the time, if it is the first pass, else all.
+    fn limit(&self, pass: u32) -> Duration {
+        let taken = |tally: &&Tally| tally.taken.load(Ordering::Relaxed) == 0;
+        let left = self.board.tallies[..self.operations.len()].iter().filter(taken).count() as u32;
+        let elapsed = self.start.elapsed();
+        match pass {
+            0 if self.only.is_none() => {
+                elapsed.saturating_add(self.extent.time.saturating_sub(elapsed) / (left + 1) * self.jobs)
+            }
+            _ => self.extent.time,
+        }
+    }
+
+    /// Whether enough was found.
+    fn is_over(&self) -> bool {
+        let is_wrong = |tally: &Tally| tally.wrongs.iter().any(|count| count.load(Ordering::Relaxed) > 0);
+        self.until_fault && self.board.tallies[..self.operations.len()].iter().any(is_wrong)
     }
 
     /// How many passes there are.
@@ -56,14 +83,18 @@ impl Grid {
         });
         let counts: Vec<String> = counts.collect();
         println!(
-            "{:36} {:>7} instructions {:>7} kills  {}",
+            "{:40} {:>7} instructions {:>6} seen {:>7} kills  {}",
             self.operations[index].name,
             tally.instructions.load(Ordering::Relaxed),
+            tally.news.load(Ordering::Relaxed),
             tally.kills.load(Ordering::Relaxed),
             if counts.is_empty() { "ok".to_owned() } else { counts.join(", ") }
         );
     }
 }
+
+/// The runs of an operation in a pass that are done even if the time is up.
+const FEWEST: u32 = 3;
 
 /// The most faults of one operation that are printed.
 const PRINTED: u32 = 5;
@@ -71,7 +102,6 @@ const PRINTED: u32 = 5;
 struct Shard<'a> {
     grid: &'a Grid,
     harness: Harness<'a>,
-    code: Range<u64>,
     /// Of acts.
     traces: HashMap<(usize, usize), Trace>,
     /// Of those who recover, by operation and seed.
@@ -83,18 +113,23 @@ pub fn live(grid: &Grid, index: usize, resume: Option<(u32, u32)>) {
     pin(index);
     let harness = Harness::new(&grid.families, grid.board, index, &grid.prefix);
     let (traces, recoveries) = (HashMap::new(), HashMap::new());
-    let mut shard = Shard { grid, harness, code: own_code(), traces, recoveries };
+    let mut shard = Shard { grid, harness, traces, recoveries };
     if let Some((task, run)) = resume {
         shard.task(task as usize, run);
     }
-    loop {
-        let task = grid.board.next.fetch_add(1, Ordering::Relaxed) as usize;
-        let pass = grid.of_task(task).1;
-        if pass >= grid.passes() || pass > 0 && grid.start.elapsed() > grid.extent.time {
-            return;
+    let own = index as u32 + 1;
+    for pass in 0..grid.passes() {
+        for (family, owner) in grid.board.owners.iter().enumerate().take(grid.families.len()) {
+            // Relaxed: the number is all there is to see.
+            let taken = owner.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed);
+            if taken.is_ok() || taken == Err(own) {
+                shard.pass(pass, |operation| operation.family == family);
+            }
         }
-        grid.board.passes.fetch_max(pass + 1, Ordering::Relaxed);
-        shard.task(task, 0);
+        if pass + 1 == grid.passes() {
+            // Who is done helps the others.
+            shard.pass(pass, |_| true);
+        }
     }
 }
 
@@ -109,6 +144,22 @@ fn pin(index: usize) {
 }
 
 impl<'a> Shard<'a> {
+    /// Those operations of a pass that nobody has taken.
+    fn pass(&mut self, pass: u32, is_meant: impl Fn(&Operation) -> bool) {
+        let grid = self.grid;
+        for (index, _) in grid.operations.iter().enumerate().filter(|(_, operation)| is_meant(operation)) {
+            if pass > 0 && grid.start.elapsed() > grid.extent.time {
+                return;
+            }
+            let taken = &grid.board.tallies[index].taken;
+            // Relaxed: the number is all there is to see.
+            if taken.compare_exchange(pass, pass + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                grid.board.passes.fetch_max(pass + 1, Ordering::Relaxed);
+                self.task(grid.task(index, pass), 0);
+            }
+        }
+    }
+
     /// The runs of an operation in a pass, from `first` on.
     fn task(&mut self, task: usize, first: u32) {
         let grid = self.grid;
@@ -120,10 +171,11 @@ impl<'a> Shard<'a> {
         progress.beat.fetch_add(1, Ordering::Relaxed);
         let corpses = if operation.is_recovery { grid.extent.corpses } else { 1 };
         let mut done = 0;
+        let limit = grid.limit(pass);
         for corpse in 0..corpses {
             // Another place of the corpse, and all that follows from it, by another seed.
             let seed = grid.seed.wrapping_add(corpse);
-            if let Err(fault) = self.runs(index, pass, seed, first, &mut done) {
+            if let Err(fault) = self.runs(index, pass, seed, first, &mut done, limit) {
                 self.report(index, &fault, (0, seed), "in a whole run, nobody killed");
             }
         }
@@ -133,7 +185,7 @@ impl<'a> Shard<'a> {
     }
 
     /// The runs of an operation in a pass for one seed. `done` counts them over all seeds.
-    fn runs(&mut self, index: usize, pass: u32, seed: u64, first: u32, done: &mut u32) -> Check {
+    fn runs(&mut self, index: usize, pass: u32, seed: u64, first: u32, done: &mut u32, limit: Duration) -> Check {
         let grid = self.grid;
         let operation = &grid.operations[index];
         let corpse = match operation.is_recovery {
@@ -150,26 +202,27 @@ impl<'a> Shard<'a> {
             Some(place) => match self.recoveries.get(&(index, seed)) {
                 Some(trace) => trace.clone(),
                 None => {
-                    let trace = Trace::new(&self.harness.trace(operation, Some(place.clone()))?, &self.code);
+                    let trace = Trace::new(&self.harness.trace(operation, Some(place.clone()))?, false);
                     self.recoveries.insert((index, seed), trace.clone());
                     trace
                 }
             },
             None => self.trace_of_act(operation)?,
         };
-        grid.board.tallies[index].instructions.fetch_max(own.len, Ordering::Relaxed);
+        let tally = &grid.board.tallies[index];
+        tally.instructions.fetch_max(own.len, Ordering::Relaxed);
+        tally.news.fetch_max(own.news.len() as u32, Ordering::Relaxed);
         let info = grid.families[operation.family].acts()[operation.act];
         let has_pairs = !operation.is_recovery && !info.is_alone;
-        let has_halts = operation.is_recovery || !info.starts;
         let mut extent = grid.extent;
-        if info.starts || info.has_threads {
+        if info.starts.is_some() || info.has_threads {
             extent.kills /= extent.thin;
             extent.halts /= extent.thin;
         }
         let points = match grid.only {
-            None => plan::points(&extent, operation.is_recovery, has_pairs, has_halts, own.len, seed),
+            None => plan::points(&extent, operation.is_recovery, has_pairs, &own, seed),
             Some((first, last)) => {
-                let kinds = [(Kind::Kill, true), (Kind::Lazy, true), (Kind::Pair, has_pairs), (Kind::Halt, has_halts)];
+                let kinds = [(Kind::Kill, true), (Kind::Lazy, true), (Kind::Pair, has_pairs), (Kind::Halt, true)];
                 let kinds = kinds.into_iter().filter_map(|(kind, has)| has.then_some(kind));
                 (first..=last).flat_map(|count| kinds.clone().map(move |kind| Point { count, kind, seed })).collect()
             }
@@ -179,6 +232,9 @@ impl<'a> Shard<'a> {
             *done += 1;
             if *done <= first {
                 continue;
+            }
+            if *done > FEWEST && grid.start.elapsed() > limit || grid.is_over() {
+                break;
             }
             let progress = self.harness.progress;
             progress.run.store(*done, Ordering::Relaxed);
@@ -230,10 +286,9 @@ impl<'a> Shard<'a> {
             return Ok(trace.clone());
         }
         let plain = Operation { is_recovery: false, ..operation.clone() };
-        let mut trace = Trace::new(&self.harness.trace(&plain, None)?, &self.code);
-        if self.grid.families[operation.family].acts()[operation.act].has_threads {
-            trace = trace.without_places();
-        }
+        let info = self.grid.families[operation.family].acts()[operation.act];
+        let is_hard = info.has_threads || info.starts.is_some();
+        let trace = Trace::new(&self.harness.trace(&plain, None)?, is_hard);
         self.harness.progress.beat.fetch_add(1, Ordering::Relaxed);
         self.traces.insert(key, trace.clone());
         Ok(trace)

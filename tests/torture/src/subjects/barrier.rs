@@ -3,6 +3,7 @@
 use crate::operation::{Acts, Check, Deed, Subject, corrupt, lost};
 use crate::step::{begin, end};
 use shmkit::{Barrier, Segment};
+use std::time::Duration;
 
 pub struct Barriers {
     two: Barrier,
@@ -85,6 +86,17 @@ pub fn acts() -> Acts<Barriers> {
             begin();
             actor.one.wait()?;
             end();
+            Ok(())
+        })
+        .alone()
+        .act("pass in vain", |actor| {
+            begin();
+            let _ = actor.two.wait_timeout(Duration::from_micros(300));
+            end();
+            Ok(())
+        })
+        .while_waiting(|barriers, _| {
+            let _ = barriers.two.wait();
             Ok(())
         })
         .alone()

@@ -92,11 +92,34 @@ impl Stateful for Several {
             "insert" => drop(now.shards.insert(id * 10, id)),
             "remove" => drop(now.shards.remove(&2)),
             "update" => *now.shards.entry(3).or_default() += id * 100,
+            "pop" => drop(now.shards.remove(&1)),
+            "swap" => drop(now.shards.insert(4, id * 1000)),
+            "compare and set" if now.shards.get(&4) == Some(&4) => drop(now.shards.insert(4, id * 7)),
+            "compare and set" => return Vec::new(),
+            "merge" => return subsets(&now, &[id * 10 + 1, id * 10 + 2], |now, key| now.shards.insert(key, id)),
+            "clear shards" => {
+                let keys: Vec<u64> = now.shards.keys().copied().collect();
+                return subsets(&now, &keys, |now, key| now.shards.remove(&key));
+            }
+            "clear names" => now.names.clear(),
             "set scalar" => now.row[0] = id as i64 * 10,
             _ => return Vec::new(),
         }
         vec![now]
     }
+}
+
+/// All that can be there when each of the changes was made or not; the last one is where all were.
+fn subsets<R>(before: &Contents, keys: &[u64], change: impl Fn(&mut Contents, u64) -> R) -> Vec<Contents> {
+    let of = |set: u32| {
+        let mut now = before.clone();
+        let chosen = keys.iter().enumerate().filter(|(place, _)| set >> place & 1 == 1);
+        for (_, &key) in chosen {
+            change(&mut now, key);
+        }
+        now
+    };
+    (0..1 << keys.len()).map(of).collect()
 }
 
 impl Several {
@@ -169,6 +192,55 @@ pub fn acts() -> Acts<Judged<Several>> {
             actor.shards.update(&3, |value| *value.get_or_insert(0) += more)?;
             end();
             Ok(())
+        })
+        .act("pop", |actor| {
+            begin();
+            actor.shards.pop(&1)?;
+            end();
+            Ok(())
+        })
+        .act("swap", |actor| {
+            let id = actor.scene.id();
+            begin();
+            actor.shards.swap(&4, &(id * 1000))?;
+            end();
+            Ok(())
+        })
+        .act("compare and set", |actor| {
+            let id = actor.scene.id();
+            begin();
+            actor.shards.compare_and_set(&4, Some(&4), Some(&(id * 7)))?;
+            end();
+            Ok(())
+        })
+        .act("merge", |actor| {
+            let id = actor.scene.id();
+            begin();
+            actor.shards.merge([(id * 10 + 1, id), (id * 10 + 2, id)])?;
+            end();
+            Ok(())
+        })
+        // In the order of the shards.
+        .alone()
+        .act("clear shards", |actor| {
+            begin();
+            actor.shards.clear()?;
+            end();
+            Ok(())
+        })
+        // One shard after the other.
+        .alone()
+        .act("clear names", |actor| {
+            begin();
+            actor.names.clear()?;
+            end();
+            Ok(())
+        })
+        .act("read all", |actor| {
+            begin();
+            let found = (actor.shards.items()?, actor.names.names()?, actor.row.to_vec()?, actor.counter.get());
+            end();
+            if found.2.len() == 2 { Ok(()) } else { corrupt("another row") }
         })
         .act("set scalar", |actor| {
             let value = actor.scene.id() as i64 * 10;

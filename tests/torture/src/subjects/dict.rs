@@ -88,6 +88,7 @@ impl Stateful for Table {
             }
             "compare and set" if now.get(&3) == Some(&3) => drop(now.insert(3, id * 7)),
             "compare and set" => return Vec::new(),
+            "get or insert" => drop(now.entry(id * 10 + 3).or_insert(id)),
             "update" => *now.entry(3).or_default() += id * 100,
             "clear" => now.clear(),
             "grow" => {
@@ -180,6 +181,31 @@ pub fn acts() -> Acts<Judged<Table>> {
             actor.dict.compare_and_set(&3, Some(&words(3)), Some(&value))?;
             end();
             Ok(())
+        })
+        .act("get or insert", |actor| {
+            let id = actor.scene.id();
+            begin();
+            actor.dict.get_or_insert_with(&(id * 10 + 3), || words(id))?;
+            end();
+            Ok(())
+        })
+        .act("set quota", |actor| {
+            begin();
+            actor.dict.set_quota(1 << 18);
+            end();
+            Ok(())
+        })
+        .act("contains", |actor| {
+            begin();
+            let found = (actor.dict.contains(&3)?, actor.dict.contains(&99)?);
+            end();
+            if found.1 { corrupt("a key of nobody") } else { Ok(()) }
+        })
+        .act("keys and values", |actor| {
+            begin();
+            let found = (actor.dict.keys()?, actor.dict.values()?);
+            end();
+            found.1.iter().try_for_each(|value| whole(value.first().copied().unwrap_or(0), value))
         })
         .act("iterate", |actor| {
             begin();

@@ -1,7 +1,7 @@
 //! The joinable queue: messages are in it until they are done.
 
 use super::closing::Closing;
-use super::messages::{self, Channel, Channels};
+use super::messages::{self, Channel, Channels, value};
 use crate::operation::{Actor, Acts, Check, corrupt};
 use crate::step::{begin, end};
 use shmkit::{ChannelError, Error, JoinableQueue, Segment};
@@ -99,4 +99,23 @@ pub fn acts() -> Acts<Channels<Tasks>> {
             end();
             Ok(())
         })
+        .act("finish", |actor| {
+            actor.empty.0.put((value(actor.scene.id(), 1), !value(actor.scene.id(), 1)))?;
+            let task = actor.empty.0.get_task()?;
+            actor.scene.note(task.0);
+            begin();
+            task.done()?;
+            end();
+            Ok(())
+        })
+        .while_waiting(|channels, _| Ok(channels.empty.0.join()?))
+        // What others do in the same queue is not done.
+        .alone()
+        .act("join in vain", |actor| {
+            begin();
+            let joined = actor.some.0.join_timeout(Duration::from_micros(300));
+            end();
+            if joined.is_err() { Ok(()) } else { corrupt("three tasks are not done") }
+        })
+        .alone()
 }

@@ -204,6 +204,18 @@ pub fn acts<E: Shape>() -> Acts<Judged<Row<E>>> {
             end();
             Ok(())
         })
+        .act("set quota", |actor| {
+            begin();
+            actor.list.set_quota(1 << 18);
+            end();
+            Ok(())
+        })
+        .act("position", |actor| {
+            begin();
+            let found = (actor.list.position(&E::of(3))?, actor.list.count(&E::of(99))?);
+            end();
+            if found.1 == 0 { Ok(()) } else { corrupt("an element of nobody") }
+        })
         .act("slice", |actor| {
             begin();
             let some = actor.list.slice(..)?;

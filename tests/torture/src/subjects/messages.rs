@@ -68,10 +68,11 @@ fn effect(act: &str) -> Effect {
     match act {
         "put" | "commit" | "put to a waiter" | "wait for room" => Effect { puts: 1, ..nothing },
         "put many" => Effect { puts: 3, ..nothing },
-        "get" | "get from full" | "waiter gets" => Effect { takes: 1, ..nothing },
+        "get" | "get into" | "get at most" | "get from full" | "waiter gets" => Effect { takes: 1, ..nothing },
         "get many" => Effect { takes: 2, ..nothing },
         "receive" => Effect { takes: 1, holds: true, ..nothing },
         "give back" => Effect { returns: true, ..nothing },
+        "finish" => Effect { puts: 1, takes: 1, had: true, ..nothing },
         "release" | "task done" => Effect { takes: 1, had: true, ..nothing },
         _ => nothing,
     }
@@ -179,6 +180,11 @@ impl<C: Channel> Subject for Channels<C> {
     }
 
     fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>> {
+        if deeds.iter().any(|deed| deed.act == "finish") {
+            // Whoever waits until all is done goes on once what the dead one had is done.
+            let got = self.empty.try_get()?.map(|(value, _)| value);
+            return Ok(Some(Deed::of_harness("get", got.into_iter().collect())));
+        }
         if deeds.iter().any(|deed| deed.act == "get from full") {
             let got = self.full.try_get()?.map(|(value, _)| value);
             return Ok(Some(Deed::of_harness("get", got.into_iter().collect())));
@@ -195,8 +201,12 @@ impl<C: Channel> Subject for Channels<C> {
 
     fn audit(&self, _: &Segment, deeds: &[Deed]) -> Check {
         // What the waiter does is the other half of the victim's act.
-        let to_waiter = deeds.iter().any(|deed| deed.act == "put to a waiter");
-        let waiter = if to_waiter { "waiter gets" } else { "wait for room" };
+        let waiter =
+            match deeds.iter().find_map(|deed| ["put to a waiter", "finish"].iter().position(|act| deed.act == *act)) {
+                Some(0) => "waiter gets",
+                Some(_) => "waiter joins",
+                None => "wait for room",
+            };
         let renamed = |deed: &Deed| Deed { act: if deed.act == "waiter" { waiter } else { deed.act }, ..deed.clone() };
         judge(&self.drain()?, &deeds.iter().map(renamed).collect::<Vec<_>>())?;
         Ok(self.fill()?)

@@ -5,14 +5,18 @@
 
 mod array;
 mod barrier;
+mod bytes;
 mod closing;
+mod closing_pipe;
 mod condition;
 mod connection;
 mod containers;
 mod dict;
+mod ends;
 mod event;
 mod heap;
 mod joinable;
+mod kinds;
 mod list;
 mod listener;
 mod locks;
@@ -23,10 +27,14 @@ mod once;
 mod permits;
 mod pipe;
 mod pod_queue;
+mod poison;
+mod pool;
 mod process;
 mod queue;
+mod readiness;
 mod rwlock;
 mod semaphore;
+mod shared_memory;
 mod states;
 mod value;
 
@@ -38,9 +46,12 @@ use shmkit::sync::Unlocked;
 pub fn all() -> Vec<Box<dyn Family>> {
     vec![
         family("segment", objects::acts()),
+        family("kind", kinds::acts()),
+        family("shared-memory", shared_memory::acts()),
         family("mutex", mutex::acts()),
         family("lock", locks::acts()),
         family("rwlock", rwlock::acts()),
+        family("poison", poison::acts()),
         family("semaphore", semaphore::acts()),
         family("permits", permits::acts()),
         family("event", event::acts()),
@@ -59,14 +70,21 @@ pub fn all() -> Vec<Box<dyn Family>> {
         family("long-queue", queue::acts::<queue::Long>()),
         family("handle-queue", queue::acts::<queue::Carrying>()),
         family("growing-queue", queue::acts::<queue::Growing>()),
+        family("fleeting-queue", queue::acts::<queue::Fleeting>()),
+        family("producer", ends::producing()),
+        family("consumer", ends::consuming()),
         family("joinable-queue", joinable::acts()),
         family("closing-queue", closing::acts::<queue::InSegment<queue::Short>>()),
         family("closing-pod-queue", closing::acts::<shmkit::PodQueue<[u64; 2]>>()),
         family("closing-joinable-queue", closing::acts::<joinable::Tasks>()),
         family("connection", connection::acts()),
+        family("bytes", bytes::acts()),
         family("listener", listener::acts()),
         family("pipe", pipe::acts()),
+        family("closing-pipe", closing_pipe::acts()),
+        family("readiness", readiness::acts()),
         family("process", process::acts()),
+        family("pool", pool::acts()),
     ]
 }
 

@@ -20,7 +20,11 @@ fn path_of(name: &str) -> PathBuf {
 }
 
 fn is_missing<T>(found: &shmkit::Result<T>) -> bool {
-    matches!(found, Err(Error::Segment(SegmentError::ObjectNotFound { .. } | SegmentError::NotFound { .. })))
+    found.as_ref().is_err_and(says_missing)
+}
+
+fn says_missing(error: &Error) -> bool {
+    matches!(error, Error::Segment(SegmentError::ObjectNotFound { .. } | SegmentError::NotFound { .. }))
 }
 
 /// Makes and drops objects of several sizes.
@@ -61,6 +65,7 @@ impl Subject for Objects {
                 ("create" | "open or create", Ok(thing)) if *thing.lock().map_err(Error::from)? != [6; 40] => {
                     return corrupt("half an object");
                 }
+                (_, Err(error)) if !says_missing(&error) => return Err(error.into()),
                 _ => {}
             }
         }
@@ -152,6 +157,7 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
+        .elsewhere()
         .bare("unlink", |scene| {
             deserted(&scene);
             begin();
@@ -159,6 +165,7 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
+        .elsewhere()
         .alone()
         .bare("create segment", |scene| {
             begin();
@@ -166,7 +173,32 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
+        .elsewhere()
         .alone()
+        .bare("create owned segment", |scene| {
+            begin();
+            let builder = Segment::builder().max_size(1 << 20).policy(LifePolicy::OnOwnerExit);
+            drop(builder.create(&scene.other_name())?);
+            end();
+            Ok(())
+        })
+        .elsewhere()
+        .alone()
+        .bare("list segments", |_| {
+            begin();
+            let listed = shmkit::segment::list();
+            end();
+            if listed?.is_empty() { corrupt("not even this one") } else { Ok(()) }
+        })
+        .alone()
+        .bare("make a context", |_| {
+            begin();
+            let context = shmkit::Context::new()?;
+            end();
+            drop(context);
+            Ok(())
+        })
+        .elsewhere()
         .bare("create segment for a time", |scene| {
             begin();
             let builder = Segment::builder().max_size(1 << 20).policy(LifePolicy::OnLastDetach);
@@ -174,6 +206,7 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
+        .elsewhere()
         .alone()
         .bare("open deserted", |scene| {
             deserted(&scene);
@@ -182,6 +215,7 @@ pub fn acts() -> Acts<Objects> {
             end();
             if is_missing(&found) { Ok(()) } else { corrupt("nobody is in it") }
         })
+        .elsewhere()
         .alone()
         .bare("gc", |scene| {
             deserted(&scene);
@@ -190,6 +224,7 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
+        .elsewhere()
         .alone()
         .act("create", |actor| {
             begin();

@@ -2,7 +2,7 @@
 
 use crate::operation::{Acts, Check, Deed, Subject, corrupt, lost};
 use crate::step::{begin, end};
-use shmkit::{Once, Segment, Value};
+use shmkit::{Error, Once, Segment, Value};
 
 pub struct Work {
     once: Once,
@@ -59,4 +59,10 @@ pub fn acts() -> Acts<Work> {
             Ok(())
         })
         .while_waiting(|work, _| Ok(work.once.wait()?))
+        .act("fail", |actor| {
+            begin();
+            let failed = actor.once.try_call(|_| Err(Error::Other("it fails".to_owned())));
+            end();
+            if failed.is_err() || actor.once.is_done() { Ok(()) } else { corrupt("it has not failed") }
+        })
 }

@@ -97,7 +97,8 @@ impl Subject for Pipe {
             return duplicated(format!("element {value}: received {received:?}, left {found:?}"));
         }
         let missing = sent.iter().filter(|value| !is_there(value)).count();
-        if missing > usize::from(is_unsure) {
+        let takes = if deeds.iter().any(|deed| deed.act == "receive many") { 2 } else { 1 };
+        if missing > usize::from(is_unsure) * takes {
             return lost(format!("received {received:?}, left {found:?}, sent {sent:?}"));
         }
         if unsure.iter().skip_while(|value| is_there(value)).any(is_there) {
@@ -192,6 +193,16 @@ pub fn acts() -> Acts<Pipe> {
             begin();
             let [value, _] = receiver.recv()?;
             actor.scene.note(value);
+            end();
+            Ok(())
+        })
+        .alone()
+        .act("receive many", |actor| {
+            let receiver = actor.receiver()?;
+            let mut elements = [[0; 2]; 2];
+            begin();
+            let count = receiver.recv_many(&mut elements)?;
+            elements[..count].iter().for_each(|element| actor.scene.note(element[0]));
             end();
             Ok(())
         })

@@ -15,6 +15,8 @@ pub trait Message: Serialize + DeserializeOwned + 'static {
     const INLINE: usize = 48;
     /// Whether the queue takes memory as it is filled.
     const GROWS: bool = false;
+    /// Whether a death loses what the dead one was receiving.
+    const ONCE: bool = false;
     /// One with that number.
     fn of(segment: &Segment, value: u64) -> shmkit::Result<Self>;
     /// Its number, if it is whole.
@@ -63,6 +65,19 @@ impl Message for Growing {
     }
 }
 
+/// A message that nobody gets again.
+pub type Fleeting = (u64, u64, u16);
+
+impl Message for Fleeting {
+    const ONCE: bool = true;
+    fn of(_: &Segment, value: u64) -> shmkit::Result<Self> {
+        Ok((value, !value, 5))
+    }
+    fn value(&self) -> Check<u64> {
+        if self.1 == !self.0 && self.2 == 5 { Ok(self.0) } else { corrupt(format!("a torn message: {self:?}")) }
+    }
+}
+
 /// A message with an object that only it keeps alive.
 pub type Carrying = (u64, Semaphore);
 
@@ -96,6 +111,7 @@ impl<M: Message> InSegment<M> {
 impl<M: Message> Channel for InSegment<M> {
     fn create(segment: &Segment, name: &str, capacity: usize) -> shmkit::Result<Self> {
         let at = segment.queue(name).inline(M::INLINE);
+        let at = if M::ONCE { at.at_most_once() } else { at };
         let queue = if M::GROWS { at.unbounded(capacity) } else { at.capacity(capacity) }.create()?;
         Ok(InSegment { queue, segment: segment.clone() })
     }
@@ -116,6 +132,7 @@ impl<M: Message> Channel for InSegment<M> {
     }
     fn try_get(&self) -> Check<Option<(u64, Option<u32>)>> {
         match self.queue.get_message_timeout(Duration::ZERO) {
+            Ok(message) if M::ONCE && message.redelivered > 0 => corrupt("a message comes again"),
             Ok(message) => Ok(Some((message.value.value()?, Some(message.redelivered)))),
             Err(Error::Channel(ChannelError::Empty { .. })) => Ok(None),
             Err(error) => Err(error.into()),
