@@ -239,7 +239,6 @@ impl<S> Acts<S> {
             has_threads: false,
             has_others: false,
             starts,
-            is_elsewhere: starts.is_some(),
         };
         self.acts.push(Act { info, body, waits: None });
         self
@@ -284,12 +283,6 @@ impl<S> Acts<S> {
         self
     }
 
-    /// The last act changes another segment than that of the run, too.
-    pub fn elsewhere(mut self) -> Self {
-        self.last().info.is_elsewhere = true;
-        self
-    }
-
     /// The last act starts threads or processes.
     pub fn with_threads(mut self) -> Self {
         self.last().info.has_threads = true;
@@ -330,8 +323,6 @@ pub struct ActInfo {
     pub has_others: bool,
     /// Whether who acts is a process that the child starts, and how one comes to it.
     pub starts: Option<Starts>,
-    /// Whether it changes another segment, too.
-    pub is_elsewhere: bool,
 }
 
 /// Somebody's open objects, whatever they are.

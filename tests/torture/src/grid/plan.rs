@@ -17,8 +17,10 @@ pub struct Extent {
     pub pairs: u32,
     /// Somebody is stopped, nobody is killed.
     pub halts: u32,
-    /// Acts of many processes have one run in so many.
+    /// Acts of many threads or processes have one run in so many.
     pub thin: u32,
+    /// And of kills at most that many.
+    pub most_of_many: u32,
     /// One kill in so many is found out by the survivors alone.
     pub lazy: u64,
     /// Which instructions are candidates.
@@ -49,6 +51,7 @@ impl Extent {
         pairs: 60,
         halts: 40,
         thin: 6,
+        most_of_many: u32::MAX,
         lazy: 16,
         choice: Choice::Mixed,
         passes: 8,
@@ -58,10 +61,11 @@ impl Extent {
     pub const NEWS: Extent = Extent {
         kills: u32::MAX,
         recoveries: u32::MAX,
-        corpses: 1,
+        corpses: 4,
         pairs: 100,
         halts: 100,
         thin: 2,
+        most_of_many: 500,
         lazy: 8,
         choice: Choice::News,
         passes: 1,
@@ -75,6 +79,7 @@ impl Extent {
         pairs: 1500,
         halts: 500,
         thin: 1,
+        most_of_many: u32::MAX,
         lazy: 8,
         choice: Choice::Every,
         passes: 1,

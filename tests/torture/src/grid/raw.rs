@@ -8,6 +8,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 /// Slots of the registry that are not free.
 pub fn slots_in_use(segment: &Segment) -> Check<usize> {
@@ -37,25 +38,69 @@ fn count(segment: &Segment, is_meant: impl Fn(u32) -> bool) -> Check<usize> {
     Ok((0..slots).filter(is_in_use).count())
 }
 
-/// Sees, step by step, whether somebody did what others can see: a store to the segment, or a system call.
+/// Sees, step by step, whether somebody did what others can see: a store to a segment, or a system call.
 pub struct Watch {
-    file: File,
-    map: *const u8,
-    copy: Vec<u8>,
+    seen: Vec<Seen>,
+    /// Where a second segment is, once there is one.
+    other: Option<PathBuf>,
     code: Vec<Range<u64>>,
 }
 
+/// A segment as it was seen last.
+struct Seen {
+    file: File,
+    map: *const u8,
+    copy: Vec<u8>,
+}
+
 impl Watch {
-    /// As the segment is now. Who is watched was forked by this process, so that its code lies where this one's does.
-    pub fn new(segment: &Segment) -> Option<Watch> {
+    /// As the segment is now, and the one that may come to be under the other name: until then nobody sees it. Who is watched was
+    /// forked by this process, so that its code lies where this one's does.
+    pub fn new(segment: &Segment, other_name: &str) -> Option<Watch> {
         let file = File::from(segment.as_fd().try_clone_to_owned().ok()?);
-        let mut watch = Watch { file, map: std::ptr::null(), copy: Vec::new(), code: crate::step::all_code() };
-        watch.has_changed();
+        let other = Some(PathBuf::from(format!("/dev/shm/shmkit.{other_name}")));
+        let mut watch = Watch { seen: vec![Seen::new(file)], other, code: crate::step::all_code() };
+        watch.look_for_other();
         Some(watch)
     }
 
+    /// Whether the instruction at `place`, which was just done, has changed what others can see.
+    pub fn is_new(&mut self, place: u64) -> bool {
+        let is_call = self.is_call(place);
+        if is_call {
+            self.look_for_other();
+        }
+        // All of them, so that none is found changed at the next step.
+        self.seen.iter_mut().fold(is_call, |is_new, seen| seen.has_changed() | is_new)
+    }
+
+    fn look_for_other(&mut self) {
+        if let Some(file) = self.other.as_ref().and_then(|path| File::open(path).ok()) {
+            self.seen.push(Seen::new(file));
+            self.other = None;
+        }
+    }
+
+    /// Whether the instruction at `place` is a system call, or cannot be told not to be one.
+    fn is_call(&self, place: u64) -> bool {
+        const SYSCALL: [u8; 2] = [0x0F, 0x05];
+        if !self.code.iter().any(|range| range.contains(&place) && range.contains(&(place + 1))) {
+            return true;
+        }
+        // SAFETY: mapped, readable code of this process.
+        cfg!(not(target_arch = "x86_64")) || unsafe { (place as *const [u8; 2]).read() } == SYSCALL
+    }
+}
+
+impl Seen {
+    fn new(file: File) -> Seen {
+        let mut seen = Seen { file, map: std::ptr::null(), copy: Vec::new() };
+        seen.has_changed();
+        seen
+    }
+
     /// Whether the bytes have changed since this was last asked.
-    pub fn has_changed(&mut self) -> bool {
+    fn has_changed(&mut self) -> bool {
         let len = self.file.metadata().map_or(0, |file| file.len() as usize);
         if len != self.copy.len() {
             self.unmap();
@@ -70,27 +115,20 @@ impl Watch {
                 return true;
             }
             self.map = map.cast();
-            // SAFETY: both have `len` bytes; others may write to the mapping, any bytes are as good.
-            unsafe { std::ptr::copy_nonoverlapping(self.map, self.copy.as_mut_ptr(), len) };
+            self.take();
             return true;
         }
-        // SAFETY: as above.
+        // SAFETY: both have `len` bytes; others may write to the mapping, any bytes are as good.
         let is_same = unsafe { libc::memcmp(self.map.cast(), self.copy.as_ptr().cast(), len) } == 0;
         if !is_same {
-            // SAFETY: as above.
-            unsafe { std::ptr::copy_nonoverlapping(self.map, self.copy.as_mut_ptr(), len) };
+            self.take();
         }
         !is_same
     }
 
-    /// Whether the instruction at `place` is a system call, or cannot be told not to be one.
-    pub fn is_call(&self, place: u64) -> bool {
-        const SYSCALL: [u8; 2] = [0x0F, 0x05];
-        if !self.code.iter().any(|range| range.contains(&place) && range.contains(&(place + 1))) {
-            return true;
-        }
-        // SAFETY: mapped, readable code of this process.
-        cfg!(not(target_arch = "x86_64")) || unsafe { (place as *const [u8; 2]).read() } == SYSCALL
+    fn take(&mut self) {
+        // SAFETY: as in `has_changed`.
+        unsafe { std::ptr::copy_nonoverlapping(self.map, self.copy.as_mut_ptr(), self.copy.len()) };
     }
 
     fn unmap(&mut self) {
@@ -101,7 +139,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Seen {
     fn drop(&mut self) {
         self.unmap();
     }

@@ -203,6 +203,9 @@ impl<'a> Harness<'a> {
             let stop = corpse.advance(place.count, place.trace, limit);
             let is_done = ended(&stop, scene)?;
             kill(corpse, &segment)?;
+            if acts[place.act].has_threads {
+                others_gone(&segment)?;
+            }
             outcome.kills += 1;
             deeds.push(deed(acts[place.act].name, scene, true, is_done));
         }
@@ -244,13 +247,11 @@ impl<'a> Harness<'a> {
                 victim.advance(run.count, run.trace, limit + way)
             }
             Mode::Trace => {
-                // What is elsewhere, or done by other threads, cannot be seen here.
-                let is_here = is_recovery || !acts[act].is_elsewhere && !acts[act].has_threads;
-                let mut watch = if is_here { raw::Watch::new(&segment) } else { None };
-                let is_new = |place| match &mut watch {
-                    Some(watch) => watch.has_changed() | watch.is_call(place),
-                    None => true,
-                };
+                // What is done by other threads and processes cannot be told from what is the victim's.
+                let is_here = is_recovery || acts[act].starts.is_none() && !acts[act].has_threads;
+                let other = victim_scene.other_name();
+                let mut watch = if is_here { raw::Watch::new(&segment, &other) } else { None };
+                let is_new = |place| watch.as_mut().is_none_or(|watch| watch.is_new(place));
                 let code = program_of(victim.pid());
                 let (way, stop) = victim.trace(1 << 20, Instant::now() + 20 * PATIENCE, is_new);
                 outcome.way = Way { code, ..way };

@@ -191,8 +191,9 @@ impl<'a> Shard<'a> {
         let corpse = match operation.is_recovery {
             true => {
                 let trace = self.trace_of_act(operation)?;
-                let count = (mix_name(seed, &operation.name) % u64::from(trace.len + 1)) as u32;
-                Some((count, trace))
+                // Where it leaves something that it has not left before.
+                let place = mix_name(seed, &operation.name) % trace.news.len() as u64;
+                Some((trace.news[place as usize], trace))
             }
             false => None,
         };
@@ -216,7 +217,7 @@ impl<'a> Shard<'a> {
         let has_pairs = !operation.is_recovery && !info.is_alone;
         let mut extent = grid.extent;
         if info.starts.is_some() || info.has_threads {
-            extent.kills /= extent.thin;
+            extent.kills = (extent.kills / extent.thin).min(extent.most_of_many);
             extent.halts /= extent.thin;
         }
         let points = match grid.only {

@@ -157,7 +157,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
-        .elsewhere()
         .bare("unlink", |scene| {
             deserted(&scene);
             begin();
@@ -165,7 +164,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
-        .elsewhere()
         .alone()
         .bare("create segment", |scene| {
             begin();
@@ -173,7 +171,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
-        .elsewhere()
         .alone()
         .bare("create owned segment", |scene| {
             begin();
@@ -182,7 +179,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
-        .elsewhere()
         .alone()
         .bare("list segments", |_| {
             begin();
@@ -198,7 +194,6 @@ pub fn acts() -> Acts<Objects> {
             drop(context);
             Ok(())
         })
-        .elsewhere()
         .bare("create segment for a time", |scene| {
             begin();
             let builder = Segment::builder().max_size(1 << 20).policy(LifePolicy::OnLastDetach);
@@ -206,7 +201,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
-        .elsewhere()
         .alone()
         .bare("open deserted", |scene| {
             deserted(&scene);
@@ -215,7 +209,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             if is_missing(&found) { Ok(()) } else { corrupt("nobody is in it") }
         })
-        .elsewhere()
         .alone()
         .bare("gc", |scene| {
             deserted(&scene);
@@ -224,7 +217,6 @@ pub fn acts() -> Acts<Objects> {
             end();
             Ok(())
         })
-        .elsewhere()
         .alone()
         .act("create", |actor| {
             begin();

@@ -82,7 +82,6 @@ pub fn acts() -> Acts<Bytes> {
             Ok(())
         })
         .alone()
-        .elsewhere()
         .bare("open", |scene| {
             drop(made(&scene)?);
             begin();
@@ -91,7 +90,6 @@ pub fn acts() -> Acts<Bytes> {
             Ok(())
         })
         .alone()
-        .elsewhere()
         .bare("write", |scene| {
             let memory = made(&scene)?;
             begin();
@@ -100,7 +98,6 @@ pub fn acts() -> Acts<Bytes> {
             Ok(())
         })
         .alone()
-        .elsewhere()
         .bare("read", |scene| {
             let memory = made(&scene)?;
             begin();
@@ -109,7 +106,6 @@ pub fn acts() -> Acts<Bytes> {
             if bytes == [1; SIZE] { Ok(()) } else { corrupt("other bytes than what was written") }
         })
         .alone()
-        .elsewhere()
         .bare("unlink", |scene| {
             let memory = made(&scene)?;
             begin();
@@ -118,5 +114,4 @@ pub fn acts() -> Acts<Bytes> {
             Ok(())
         })
         .alone()
-        .elsewhere()
 }
