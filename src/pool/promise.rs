@@ -145,6 +145,9 @@ impl<R> AsyncResult<R> {
     }
 
     fn take(&mut self) -> Result<R> {
+        if !self.promise.is_ready() && self.is_lost() {
+            return Err(Shared::not_own().into());
+        }
         locked(&self.promise.state).result.take().unwrap_or(Err(TaskError::Taken)).map_err(Error::from)
     }
 
@@ -158,8 +161,14 @@ impl<R> AsyncResult<R> {
         self.wait_at_most(Some(timeout))
     }
 
+    /// Whether it is on its way to another process: this one is a copy of the pool's.
+    fn is_lost(&self) -> bool {
+        self.call.as_ref().is_some_and(|(shared, _)| !shared.is_own())
+    }
+
+    /// Whether there is a result, or none will come.
     fn wait_at_most(&self, timeout: Option<Duration>) -> bool {
-        if self.promise.is_ready() {
+        if self.promise.is_ready() || self.is_lost() {
             return true;
         }
         let start = Instant::now();
