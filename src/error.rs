@@ -519,7 +519,7 @@ pub enum TaskError {
     /// The pool was closed or terminated.
     #[error("the pool is {state}: it takes no more tasks")]
     PoolClosed {
-        /// `"closed"` or `"terminated"`.
+        /// `"closed"` or `"terminated"`; `"another process's"` in a copy of the pool's process.
         state: &'static str,
     },
     /// The time was up.

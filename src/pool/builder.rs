@@ -5,7 +5,7 @@ use super::shared::Shared;
 use super::worker::{Initializer, InitializerEntry};
 use super::{Argument, Pool};
 use crate::error::{Result, SegmentError};
-use crate::process::{Outcome, Target};
+use crate::process::{Outcome, StartMethod, Target, start_method};
 use crate::segment::object::{Carrier, sending};
 use std::any::Any;
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub struct PoolBuilder {
     max_rss: u64,
     max_age: Option<Duration>,
     grace: Duration,
+    method: Option<StartMethod>,
     initializer: Option<Initializer>,
     kept: Option<Box<dyn Any + std::marker::Send + Sync>>,
     error: Option<crate::Error>,
@@ -42,6 +43,7 @@ impl PoolBuilder {
             max_rss: 0,
             max_age: None,
             grace: GRACE,
+            method: None,
             initializer: None,
             kept: None,
             error: None,
@@ -96,8 +98,15 @@ impl PoolBuilder {
         self
     }
 
+    /// How the workers come into being; by default as [`start_method`](crate::process::start_method) says when the pool is made.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.method = Some(method);
+        self
+    }
+
     /// Each worker calls `initializer` with these arguments before its first task. If it fails in three workers, one after the
-    /// other, the pool is broken: every task gets [`TaskError::BrokenPool`](crate::TaskError::BrokenPool) with what it said.
+    /// other, with none between them that begins to work, the pool is broken: every task gets
+    /// [`TaskError::BrokenPool`](crate::TaskError::BrokenPool) with what it said.
     pub fn initializer<F, A>(mut self, initializer: F, arguments: A) -> Self
     where
         F: Target<A, Outcome: Outcome>,
@@ -133,9 +142,11 @@ impl PoolBuilder {
         ] {
             check_workers(what, workers, most)?;
         }
-        let PoolBuilder { workers, retries, limit, max_rss, max_age, grace, initializer, kept, .. } = self;
+        let PoolBuilder { workers, retries, limit, max_rss, max_age, grace, method, initializer, kept, .. } = self;
+        let method = method.unwrap_or_else(start_method);
         let (workers, max_workers) = (workers as u32, max_workers as u32);
-        let plan = Plan { workers, max_workers, retries, limit, max_rss, max_age, grace, initializer, _kept: kept };
+        let plan =
+            Plan { workers, max_workers, retries, limit, max_rss, max_age, grace, method, initializer, _kept: kept };
         let (shared, manager) = Shared::start(plan)?;
         Ok(Pool { shared, manager })
     }

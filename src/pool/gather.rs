@@ -6,6 +6,7 @@ use super::task::Outcomes;
 use super::work::Sink;
 use crate::error::TaskError;
 use crate::segment::locked;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 /// Told how many of how many elements are done.
@@ -56,7 +57,8 @@ impl<R: Argument> Sink<R> for Gather<R> {
         });
         drop(state);
         if let Some(progress) = &self.progress {
-            progress(all - missing, all);
+            // A panic of its own has been told by the hook, and takes no result away.
+            let _ = catch_unwind(AssertUnwindSafe(|| progress(all - missing, all)));
         }
         if let Some(result) = result {
             self.promise.fulfil(result);

@@ -1,5 +1,6 @@
 //! [`Imap`]: results as they come, from items that are taken as room becomes free.
 
+use super::shared::Shared;
 use super::state::{Listener, Options};
 use super::task::Outcomes;
 use super::work::{Batch, Chunks, Sink};
@@ -204,6 +205,9 @@ where
             let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
             if left.is_some_and(|left| left.is_zero()) {
                 return None;
+            }
+            if !self.pool.shared.is_own() {
+                return Some(vec![Err(Shared::not_own())]);
             }
             // Acquire pairs with the release in `Letter::take`.
             let has_come = || self.mailbox.count.load(Ordering::Acquire) != seen;

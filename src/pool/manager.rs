@@ -16,7 +16,7 @@ use super::table::{Size, Table};
 use super::worker::{Initializer, Orders, work};
 use crate::channel::Queue;
 use crate::error::{Result, TaskError};
-use crate::process::{ExitStatus, Process};
+use crate::process::{ExitStatus, Process, StartMethod};
 use crate::segment::interrupt::shielded;
 use crate::segment::{locked, session};
 use crate::sys::proc::monotonic;
@@ -41,6 +41,7 @@ pub(super) struct Plan {
     pub max_rss: u64,
     pub max_age: Option<Duration>,
     pub grace: Duration,
+    pub method: StartMethod,
     pub initializer: Option<Initializer>,
     /// Keeps alive what the initializer's arguments name: workers that are started later read them, too.
     pub _kept: Option<Box<dyn Any + Send + Sync>>,
@@ -70,6 +71,8 @@ pub(super) struct Row {
     leaving: bool,
     /// Its worker was told to end.
     released: bool,
+    /// Its worker was seen to be ready.
+    has_begun: bool,
 }
 
 impl Row {
@@ -88,7 +91,7 @@ impl Shared {
         // Messages that are delivered again need room beside those under way, as do workers that call for attention.
         let tasks = Queue::bounded_in(&session, 2 * WINDOW as usize)?;
         let replies = Queue::bounded_in(&session, 2 * WINDOW as usize)?;
-        let shared = Arc::new(Shared::new(plan, tasks, replies, table, state));
+        let shared = Arc::new(Shared::new(plan, tasks, replies, table, state)?);
         if let Err(error) = shared.balance() {
             shared.terminate();
             return Err(error);
@@ -211,7 +214,9 @@ impl Shared {
                     self.lose(&mut state, word, Death { pid, status: &status, out_of_memory }, &mut ended);
                 }
             }
-            state.failed_starts = if token.is_none() { state.failed_starts + 1 } else { 0 };
+            state.failed_starts =
+                if token.is_some() || self.has_another_begun(&mut state) { 0 } else { state.failed_starts };
+            state.failed_starts += u32::from(token.is_none());
             state.alive -= 1;
             if state.failed_starts >= FAILED_STARTS && state.broken.is_none() {
                 let why = status.message().map_or_else(|| format!("the last one ended with {status}"), str::to_owned);
@@ -223,6 +228,17 @@ impl Shared {
         let _ = self.balance();
         complete(ended);
         self.poked.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a worker has become ready since this was asked last.
+    fn has_another_begun(&self, state: &mut State) -> bool {
+        let mut has = false;
+        for (index, row) in state.rows.iter_mut().enumerate().filter(|(_, row)| row.process.is_some() && !row.has_begun)
+        {
+            row.has_begun = self.table.worker(index as u32).is_some();
+            has |= row.has_begun;
+        }
+        has
     }
 
     /// A task whose worker died.
@@ -350,6 +366,7 @@ impl Shared {
             .args((orders,))
             .name(format!("PoolWorker-{}", row + 1))
             .daemon(true)
+            .start_method(self.plan.method)
             .on_end(Box::new(told))
             .start()?;
         let mut state = self.state();
@@ -357,7 +374,7 @@ impl Shared {
             let _ = process.kill();
         }
         let old = self.plan.max_age.and_then(|age| Instant::now().checked_add(age));
-        state.rows[row as usize] = Row { process: Some(process), old, leaving: false, released: false };
+        state.rows[row as usize] = Row { process: Some(process), old, ..Row::default() };
         state.alive += 1;
         Ok(())
     }

@@ -75,6 +75,10 @@ use work::{Batch, Sink, Typed, Work};
 /// A worker that dies, however it dies, fails the one task it ran ([`TaskError::WorkerDied`]) and is replaced; with
 /// [`PoolBuilder::retries`] the task is run again by another one. See the table in [`crate::pool`].
 ///
+/// # Copies of the process
+/// A pool is its process's. In a copy of that ([`Process::fork`](crate::Process::fork)) tasks are refused with
+/// [`TaskError::PoolClosed`], those that were under way have no result, and dropping or terminating it does nothing to the workers.
+///
 /// # Examples
 /// ```
 /// # fn main() -> shmkit::Result<()> {
@@ -119,8 +123,9 @@ impl Pool {
     /// after the task they run.
     ///
     /// # Errors
-    /// `InvalidSize` for no workers, or too many.
+    /// `InvalidSize` for no workers, or too many; `PoolClosed` in a copy of the pool's process.
     pub fn resize(&self, workers: usize) -> Result<()> {
+        self.check_own()?;
         builder::check_workers("a pool's number of workers", workers, self.shared.plan.max_workers as usize)?;
         self.shared.resize(workers as u32);
         Ok(())
@@ -134,6 +139,10 @@ impl Pool {
     /// Tasks (a chunk is one) that the workers have ended since the pool was made.
     pub fn tasks_done(&self) -> u64 {
         self.shared.done()
+    }
+
+    fn check_own(&self) -> Result<()> {
+        if self.shared.is_own() { Ok(()) } else { Err(Shared::not_own().into()) }
     }
 
     fn options(&self) -> Options {
@@ -292,8 +301,10 @@ impl Pool {
     /// Waits until all workers have ended.
     ///
     /// # Errors
-    /// `PoolOpen` if the pool was neither closed nor terminated: it would wait for ever.
+    /// `PoolOpen` if the pool was neither closed nor terminated: it would wait for ever. `PoolClosed` in a copy of the pool's
+    /// process.
     pub fn join(&self) -> Result<()> {
+        self.check_own()?;
         if self.shared.is_open() {
             return Err(TaskError::PoolOpen.into());
         }
@@ -304,6 +315,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if !self.shared.is_own() {
+            return;
+        }
         self.shared.terminate();
         // Killed processes end; but nobody should hang on one that the kernel cannot end.
         if self.shared.join(Some(Duration::from_secs(5))) {

@@ -7,6 +7,7 @@ use super::work::Sink;
 use crate::error::{Error, Result, TaskError};
 use crate::segment::locked;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,11 @@ struct State<R> {
     success: Option<bool>,
     callbacks: Vec<Callback<R>>,
     waiters: usize,
+}
+
+/// Calls one. A panic of its own has been told by the hook, whoever's thread this is, and takes nobody's result away.
+fn call<R>(callback: Callback<R>, result: &Result<R, TaskError>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| callback(result)));
 }
 
 /// The side that is fulfilled.
@@ -39,7 +45,7 @@ impl<R> Promise<R> {
     pub(super) fn fulfil(&self, result: Result<R, TaskError>) {
         loop {
             let callbacks = std::mem::take(&mut locked(&self.state).callbacks);
-            callbacks.into_iter().for_each(|callback| callback(&result));
+            callbacks.into_iter().for_each(|callback| call(callback, &result));
             let mut state = locked(&self.state);
             // One that came meanwhile has its turn, too.
             if state.callbacks.is_empty() {
@@ -145,6 +151,9 @@ impl<R> AsyncResult<R> {
     }
 
     fn take(&mut self) -> Result<R> {
+        if !self.promise.is_ready() && self.is_lost() {
+            return Err(Shared::not_own().into());
+        }
         locked(&self.promise.state).result.take().unwrap_or(Err(TaskError::Taken)).map_err(Error::from)
     }
 
@@ -158,8 +167,14 @@ impl<R> AsyncResult<R> {
         self.wait_at_most(Some(timeout))
     }
 
+    /// Whether it is on its way to another process: this one is a copy of the pool's.
+    fn is_lost(&self) -> bool {
+        self.call.as_ref().is_some_and(|(shared, _)| !shared.is_own())
+    }
+
+    /// Whether there is a result, or none will come.
     fn wait_at_most(&self, timeout: Option<Duration>) -> bool {
-        if self.promise.is_ready() {
+        if self.promise.is_ready() || self.is_lost() {
             return true;
         }
         let start = Instant::now();
@@ -180,7 +195,8 @@ impl<R> AsyncResult<R> {
     }
 
     /// Has `callback` called with the value, if the task succeeds. It runs in the pool's own thread, or in that of
-    /// somebody who waits for a result of this pool, before anybody who waits for this one goes on: it must be quick, and must not wait for another task.
+    /// somebody who waits for a result of this pool, before anybody who waits for this one goes on: it must be quick, and must not wait for
+    /// another task. If it panics, the panic's message is printed and nothing else is changed.
     pub fn callback(self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
         self.attach(Box::new(|result| {
             if let Ok(value) = result {
@@ -211,7 +227,7 @@ impl<R> AsyncResult<R> {
         };
         // Nobody else can have taken it meanwhile: this handle is the only one.
         if let Some((result, callback)) = there_already {
-            callback(&result);
+            call(callback, &result);
             locked(&self.promise.state).result = Some(result);
         }
         self

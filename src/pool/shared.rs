@@ -20,6 +20,7 @@ use crate::process::{ExitStatus, Process};
 use crate::segment::interrupt::shielded;
 use crate::segment::locked;
 use crate::sys::module::Place;
+use shmkit_layouts::words::Token;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub tasks: Queue<()>,
     pub replies: Queue<()>,
     pub table: Table,
+    /// The place in the segment of the process whose pool it is.
+    owner: Token,
     state: Mutex<State>,
     outbox: Mutex<Outbox>,
     /// Something is left in the outbox.
@@ -55,12 +58,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(plan: Plan, tasks: Queue<()>, replies: Queue<()>, table: Table, state: State) -> Shared {
-        Shared {
+    pub(super) fn new(plan: Plan, tasks: Queue<()>, replies: Queue<()>, table: Table, state: State) -> Result<Shared> {
+        let owner = table.attachment().token()?;
+        Ok(Shared {
             plan,
             tasks,
             replies,
             table,
+            owner,
             state: Mutex::new(state),
             outbox: Mutex::new(Outbox::default()),
             unsent: AtomicBool::new(false),
@@ -73,7 +78,18 @@ impl Shared {
             poked: AtomicBool::new(true),
             interrupted: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Whether the pool is this process's: not one's that this process was forked from, whose threads are not here, and whose
+    /// tasks and workers are its own.
+    pub(super) fn is_own(&self) -> bool {
+        self.table.attachment().token_word().load(Ordering::Relaxed) == self.owner.0
+    }
+
+    /// What is said of a pool that is another process's.
+    pub(super) fn not_own() -> TaskError {
+        TaskError::PoolClosed { state: "another process's" }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -82,11 +98,14 @@ impl Shared {
 
     /// Number of workers.
     pub(super) fn workers(&self) -> usize {
-        self.state().wanted as usize
+        if self.is_own() { self.state().wanted as usize } else { self.plan.workers as usize }
     }
 
     /// Process ids of the workers.
     pub(super) fn pids(&self) -> Vec<u32> {
+        if !self.is_own() {
+            return Vec::new();
+        }
         self.state().rows.iter().filter_map(|row| row.process.as_ref().map(Process::pid)).collect()
     }
 
@@ -116,6 +135,17 @@ impl Shared {
         options: Options,
         listener: Listener,
     ) -> u64 {
+        let refuse = |call, first_id: u64, error: TaskError| {
+            for chunk in 0..chunks {
+                let id = first_id.wrapping_add(u64::from(chunk));
+                let elements = work.elements(chunk);
+                Job { call, work: Arc::clone(&work), chunk, elements, id, options, entry }.complete(Err(error.clone()));
+            }
+            call
+        };
+        if !self.is_own() {
+            return refuse(u64::MAX, 0, Shared::not_own());
+        }
         let mut state = self.state();
         let (call, first_id) = (state.next_call, state.next_task);
         state.next_call += 1;
@@ -128,12 +158,7 @@ impl Shared {
         };
         if let Some(error) = refusal {
             drop(state);
-            for chunk in 0..chunks {
-                let id = first_id + u64::from(chunk);
-                let elements = work.elements(chunk);
-                Job { call, work: Arc::clone(&work), chunk, elements, id, options, entry }.complete(Err(error.clone()));
-            }
-            return call;
+            return refuse(call, first_id, error);
         }
         state.queue(Waiting { call, work, next: 0, end: chunks, first_id, options, entry });
         if options.priority != 0 || state.window < WINDOW as usize {
@@ -267,6 +292,9 @@ impl Shared {
 
     /// Cancels what has not ended of a call, or of all.
     pub(super) fn cancel(&self, call: Option<u64>) {
+        if !self.is_own() {
+            return;
+        }
         let mut state = self.state();
         let mut ended: Ended = state
             .unqueue(call)
@@ -356,6 +384,9 @@ impl Shared {
 
     /// Reads replies, if nobody else does, until `is_done` or the time is up; or until the manager has to read.
     pub(super) fn help(&self, timeout: Option<Duration>, is_done: impl Fn() -> bool) {
+        if !self.is_own() {
+            return;
+        }
         let start = Instant::now();
         {
             let mut state = self.state();
@@ -392,6 +423,9 @@ impl Shared {
 
     /// Takes no more tasks; those that were taken are run.
     pub(super) fn close(&self) {
+        if !self.is_own() {
+            return;
+        }
         let mut state = self.state();
         if state.phase == Phase::Open {
             state.phase = Phase::Closed;
@@ -402,6 +436,9 @@ impl Shared {
 
     /// Takes no more tasks, and kills the workers.
     pub(super) fn terminate(&self) {
+        if !self.is_own() {
+            return;
+        }
         let mut ended = Vec::new();
         let mut state = self.state();
         state.phase = Phase::Terminated;

@@ -9,6 +9,7 @@ use super::Target;
 use super::table::Table;
 use crate::channel::{Outbox, Queue};
 use crate::error::{ChannelError, Error, Result, TaskError};
+use crate::process::panic_text;
 use crate::sys::module::Place;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::cell::Cell;
@@ -126,10 +127,13 @@ impl Responder {
     /// Sends the reply; false if this worker was condemned and must end.
     pub(super) fn send<R: Serialize>(&self, reply: &Reply<R>) -> bool {
         let mut outbox = Outbox::default();
-        let written = self.replies.write(&mut outbox, &(&self.ticket, reply)).map_err(|error| match error {
-            Error::Channel(ChannelError::Codec { why, .. }) => why,
-            error => error.to_string(),
-        });
+        let write = AssertUnwindSafe(|| self.replies.write(&mut outbox, &(&self.ticket, reply)));
+        let written = match catch_unwind(write) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Error::Channel(ChannelError::Codec { why, .. }))) => Err(why),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err((self.last_panic)().unwrap_or_else(|| "panicked".to_owned())),
+        };
         // An outcome that cannot be sent is told; if even that fails, the pool is gone.
         if let Err(why) = written {
             let _ = self.replies.write(&mut outbox, &(&self.ticket, &Reply::<()>::Unwritable(why)));
@@ -236,12 +240,14 @@ impl<'b, R: DeserializeOwned> Outcomes<'b, R> {
     }
 
     fn read<T: DeserializeOwned>(&mut self) -> Result<T, TaskError> {
-        match postcard::take_from_bytes(self.bytes) {
-            Ok((value, rest)) => {
+        // A user's `Deserialize` may panic: whoever waits is told.
+        match catch_unwind(AssertUnwindSafe(|| postcard::take_from_bytes(self.bytes))) {
+            Ok(Ok((value, rest))) => {
                 self.bytes = rest;
                 Ok(value)
             }
-            Err(error) => Err(self.codec("read the result", error.to_string())),
+            Ok(Err(error)) => Err(self.codec("read the result", error.to_string())),
+            Err(payload) => Err(self.codec("read the result", format!("panicked: {}", panic_text(&*payload)))),
         }
     }
 

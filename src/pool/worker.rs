@@ -176,7 +176,9 @@ fn take(table: &Table, entries: &mut Entries, bytes: &[u8]) -> Result<Option<Tak
     let call = entries.find(header.entry).and_then(|address| {
         // SAFETY: the pool took the place of a function of this type; the module's hash says that the same code lies there.
         let entry = unsafe { std::mem::transmute::<*const (), Entry>(address as *const ()) };
-        entry(arguments)
+        // A user's `Deserialize` may panic.
+        let panicked = |_| Err(last_panic().unwrap_or_else(|| "panicked".to_owned()));
+        catch_unwind(AssertUnwindSafe(|| entry(arguments))).unwrap_or_else(panicked)
     });
     Ok(Some(Taken { header, what: call.map_or_else(What::Unreadable, What::Call) }))
 }

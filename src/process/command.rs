@@ -12,20 +12,56 @@ use crate::error::Result;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// What a program has as its standard input, output or error.
+///
+/// Files, sockets, the ends of [`std::io::pipe`] and what [`std::process::Command`] gives of its children can be used as they are.
+///
+/// # Examples
+/// ```
+/// use shmkit::Process;
+/// use std::io::{Read, Write};
+///
+/// # fn main() -> shmkit::Result<()> {
+/// let ((input, mut to_it), (mut from_it, output)) = (std::io::pipe()?, std::io::pipe()?);
+/// let program = Process::command("tr").args(["a-z", "A-Z"]).stdin(input).stdout(output).start()?;
+/// to_it.write_all(b"hello")?;
+/// drop(to_it);
+/// let mut answer = String::new();
+/// from_it.read_to_string(&mut answer)?;
+/// assert_eq!(answer, "HELLO");
+/// program.join()?.check()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub enum Stdio {
     /// What its parent has; nothing as standard input.
     #[default]
     Usual,
+    /// What its parent has, as standard input, too.
+    Inherit,
     /// Nothing: `/dev/null`.
     Null,
     /// This file, pipe or socket.
     Fd(OwnedFd),
 }
+
+macro_rules! stdio_from {
+    ($($what:ty),* $(,)?) => {
+        $(impl From<$what> for Stdio {
+            fn from(what: $what) -> Stdio {
+                Stdio::Fd(what.into())
+            }
+        })*
+    };
+}
+stdio_from!(File, PipeReader, PipeWriter, UnixStream, ChildStdin, ChildStdout, ChildStderr);
 
 impl From<OwnedFd> for Stdio {
     fn from(fd: OwnedFd) -> Stdio {
@@ -33,16 +69,13 @@ impl From<OwnedFd> for Stdio {
     }
 }
 
-impl From<File> for Stdio {
-    fn from(file: File) -> Stdio {
-        Stdio::Fd(file.into())
-    }
-}
-
 impl Stdio {
-    fn into_fd(self) -> std::io::Result<Option<OwnedFd>> {
+    /// The descriptor it is to have as standard input, output or error, unless that is the usual one.
+    fn into_fd(self, usual: BorrowedFd<'_>) -> std::io::Result<Option<OwnedFd>> {
         Ok(match self {
             Stdio::Usual => None,
+            // Descriptor 0, 1 or 2 as it is when this is called; closed, it is an error.
+            Stdio::Inherit => Some(usual.try_clone_to_owned()?),
             Stdio::Null => Some(File::options().read(true).write(true).open("/dev/null")?.into()),
             Stdio::Fd(fd) => Some(fd),
         })
@@ -123,7 +156,11 @@ impl Command {
     /// message of [`ExitStatus`](super::ExitStatus).
     pub fn start(self) -> Result<Process> {
         let Command { program, arguments, stdio: [stdin, stdout, stderr], name, daemon, options } = self;
-        let stdio = [stdin.into_fd()?, stdout.into_fd()?, stderr.into_fd()?];
+        let stdio = [
+            stdin.into_fd(std::io::stdin().as_fd())?,
+            stdout.into_fd(std::io::stdout().as_fd())?,
+            stderr.into_fd(std::io::stderr().as_fd())?,
+        ];
         let prefix = std::path::Path::new(&program).file_name().unwrap_or(&program).to_string_lossy().into_owned();
         let work = Work::Execute { program, arguments };
         launch(Launch {

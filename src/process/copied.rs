@@ -21,13 +21,15 @@ use super::spawner::Origin;
 use super::target::{Outcome, Report};
 use super::{entry, spawner};
 use crate::error::{ProcessError, Result};
-use crate::segment::known;
+use crate::segment::{known, locked};
 use crate::sys::{SysError, pidfd, proc, spawn};
 use std::fmt;
 use std::io::{Read, Write, pipe};
+use std::sync::{Arc, Mutex};
 
-/// What a copy does.
-pub(super) type Body = Box<dyn FnOnce() -> Report + Send>;
+/// What a copy does. The copy takes it; in the parent the thread that asked drops it, for it may have an end of its own that
+/// starts processes, or waits for some.
+pub(super) type Body = Arc<Mutex<Option<Box<dyn FnOnce() -> Report + Send>>>>;
 
 /// A copy of this process that is not made yet: [`Process::fork`].
 #[must_use = "nothing runs before `start`"]
@@ -94,11 +96,12 @@ impl<F> Fork<F> {
                        see `allow_threads`";
             return Err(ProcessError::Start { name: name.unwrap_or_default(), why: why.to_owned() }.into());
         }
+        let body: Body = Arc::new(Mutex::new(Some(Box::new(move || body().report()))));
         launch(Launch {
             prefix: "Process",
             name,
             daemon,
-            origin: Origin::Fork(Box::new(move || body().report())),
+            origin: Origin::Fork(Arc::clone(&body)),
             options,
             work: Work::Copied,
             serialised: Vec::new(),
@@ -110,7 +113,12 @@ impl<F> Fork<F> {
 }
 
 /// The spawner's thread: makes the copy, and waits until it stands on its own.
-pub(super) fn copy(body: Body, record: &Record, child: Child, options: &Options) -> std::result::Result<u32, SysError> {
+pub(super) fn copy(
+    body: &Body,
+    record: &Record,
+    child: Child,
+    options: &Options,
+) -> std::result::Result<u32, SysError> {
     let failed = |error: std::io::Error| SysError { call: "pipe", errno: error.raw_os_error().unwrap_or(0) };
     let (mut stands, standing) = pipe().map_err(failed)?;
     let parent = std::process::id();
@@ -120,6 +128,7 @@ pub(super) fn copy(body: Body, record: &Record, child: Child, options: &Options)
         -1 => Err(SysError::last("fork")),
         0 => {
             drop(stands);
+            let body = locked(body).take().expect("nobody else takes it");
             be_the_copy(body, record, child, options, (parent, parent_name), standing)
         }
         pid => {
@@ -132,7 +141,7 @@ pub(super) fn copy(body: Body, record: &Record, child: Child, options: &Options)
 }
 
 fn be_the_copy(
-    body: Body,
+    body: Box<dyn FnOnce() -> Report + Send>,
     record: &Record,
     child: Child,
     options: &Options,

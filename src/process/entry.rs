@@ -284,7 +284,8 @@ pub(crate) fn describe(info: &PanicHookInfo<'_>) -> String {
     info.location().map_or_else(|| format!("panicked: {message}"), |place| format!("panicked at {place}: {message}"))
 }
 
-fn text(payload: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub(crate) fn text(payload: &(dyn std::any::Any + Send)) -> &str {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,

@@ -64,7 +64,7 @@ pub use child::{ExitStatus, Process};
 pub use command::{Command, Stdio};
 pub use copied::Fork;
 pub use current::{CurrentProcess, ParentProcess, active_children, cpu_count, current_process, parent_process};
-pub(crate) use entry::{before_end, describe as describe_panic};
+pub(crate) use entry::{before_end, describe as describe_panic, text as panic_text};
 pub use forkserver::set_forkserver_preload;
 pub use interrupts::end_on_interrupt;
 pub(crate) use interrupts::on_interrupt;

@@ -275,7 +275,7 @@ impl Worker {
             Origin::ForkServer => self.copy(&greeting.to_string(), &plan, &session)?,
             Origin::Fork(body) => {
                 let child = Child { name: greeting.name, identity: greeting.identity, daemon };
-                copied::copy(body, &record, child, &options)?
+                copied::copy(&body, &record, child, &options)?
             }
         };
         failpoint!("spawn.started");
