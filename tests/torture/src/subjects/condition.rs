@@ -94,9 +94,13 @@ fn waited(flag: &Flag) -> Check<ConditionGuard<'_>> {
     Ok(guard)
 }
 
-/// Notifies one when two wait.
-fn notifies_two(name: &str) -> Check {
+/// Notifies one when two wait. It dies with its parent.
+fn notifies_two(name: &str, parent: u32) -> Check {
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    if nix::unistd::getppid().as_raw() as u32 != parent {
+        // That was killed before.
+        return Ok(());
+    }
     let flag = Flag::open(&Segment::open(name)?)?;
     loop {
         let guard = flag.lock()?;
@@ -143,7 +147,8 @@ pub fn acts() -> Acts<Flag> {
         // One of two who wait is notified. If that one dies, the other is.
         .act("be notified", |actor| {
             let name = actor.scene.name.clone();
-            forked(move || notifies_two(&name).map_or(1, |()| 0));
+            let parent = std::process::id();
+            forked(move || notifies_two(&name, parent).map_or(1, |()| 0));
             begin();
             waits_and_tells(&actor)?;
             end();

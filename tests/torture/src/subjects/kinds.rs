@@ -77,8 +77,8 @@ kinds! { |segment, name|
     "make frozen array" FrozenArray<u64>: segment.frozen_array(name, &[1, 2, 3]).create(), segment.frozen_array(name, &[]).open();
     "make frozen dict" FrozenDict<u64, u64>: FrozenDict::create(segment, name, [(1u64, 10u64), (2, 20)]), FrozenDict::open(segment, name);
     "make queue" Queue<u64>: segment.queue(name).capacity(2).create(), segment.queue(name).open();
-    "make growing queue" Queue<u64>: segment.queue(name).unbounded(64).create(), segment.queue(name).open();
-    "make joinable queue" JoinableQueue<u64>: segment.joinable_queue(name).capacity(2).create(), segment.joinable_queue(name).open();
+    "make growing queue" Queue<u64>: segment.queue(name).unbounded(8).create(), segment.queue(name).open();
+    "make joinable queue" JoinableQueue<u64>: segment.joinable_queue(name).capacity(2).tasks(2).create(), segment.joinable_queue(name).open();
     "make pod queue" PodQueue<u64>: segment.pod_queue(name).capacity(2).loans(2).create(), segment.pod_queue(name).open();
     "make channel" (shmkit::Sender<u64>, shmkit::Receiver<u64>): segment.channel(name).capacity(2).create(),
         segment.channel(name).open_sender().and_then(|sender| Ok((sender, segment.channel(name).open_receiver()?)));

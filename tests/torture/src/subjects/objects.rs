@@ -180,13 +180,6 @@ pub fn acts() -> Acts<Objects> {
             Ok(())
         })
         .alone()
-        .bare("list segments", |_| {
-            begin();
-            let listed = shmkit::segment::list();
-            end();
-            if listed?.is_empty() { corrupt("not even this one") } else { Ok(()) }
-        })
-        .alone()
         .bare("make a context", |_| {
             begin();
             let context = shmkit::Context::new()?;
