@@ -170,11 +170,13 @@ const FAULTS: &[Fault] = &[
         shows_in: &["recover/mutex/lock", "recover/permits/acquire"],
     },
     Fault {
-        name: "dead reader is waited for",
-        file: "src/sync/readers.rs",
-        right: "        if Count::unpack(seen).token == dead.token().0 {",
-        wrong: "        if Count::unpack(seen).token == dead.token().0 && !crate::seeded(\"dead reader is waited for\") {",
-        shows_in: &["rwlock/read"],
+        name: "notification of the dead goes to nobody",
+        file: "src/sync/waiters.rs",
+        right: "            if seen.state == WAITER_NOTIFIED {
+                // First this:",
+        wrong: "            if seen.state == WAITER_NOTIFIED && !crate::seeded(\"notification of the dead goes to nobody\") {
+                // First this:",
+        shows_in: &["condition/be-notified"],
     },
     Fault {
         name: "object alive before it is built",

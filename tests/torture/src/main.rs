@@ -29,7 +29,7 @@ usage: shmkit-torture COMMAND
               --seed S      what the sample follows from
               --jobs J      processes at work; as many as there are CPUs by default
               --from OP     that operation and those behind it
-              --only OP     one operation, or those that begin so
+              --only OP     one operation or a family, `recover/` before it or not; may be given several times
               --n N[-M]     with --only: its runs at instruction N, or N to M
 
   soak        a dozen processes at random work, killed, stopped and started at random; then what recovery takes

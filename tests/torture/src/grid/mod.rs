@@ -14,7 +14,7 @@ pub mod raw;
 mod run;
 mod shard;
 
-use crate::board::{FAMILIES, OPERATIONS, SHARDS, board};
+use crate::board::{FAMILIES, OPERATIONS, SHARDS, Tally, board};
 use crate::janitor::Janitor;
 use crate::operation::{ActInfo, Family, Fault, WRONGS, Wrong};
 use nix::sys::signal::{Signal, killpg};
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 struct Wanted {
     extent: Extent,
     seed: u64,
-    only: Option<String>,
+    only: Vec<String>,
     from: Option<String>,
     /// The first and the last instruction.
     instructions: Option<(u32, u32)>,
@@ -45,7 +45,8 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let (seed, extent) = (seed % 1_000_000, Extent::QUICK);
-    let mut wanted = Wanted { extent, seed, only: None, from: None, instructions: None, jobs, until_fault: false };
+    let mut wanted =
+        Wanted { extent, seed, only: Vec::new(), from: None, instructions: None, jobs, until_fault: false };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let mut next = || words.next().copied().ok_or(format!("{word} wants something behind it"));
@@ -59,7 +60,7 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
             "--seed" => wanted.seed = number(next()?)?,
             "--jobs" => wanted.jobs = number(next()?)? as usize,
             "--from" => wanted.from = Some(next()?.to_owned()),
-            "--only" => wanted.only = Some(next()?.to_owned()),
+            "--only" => wanted.only.push(next()?.to_owned()),
             "--n" => {
                 let text = next()?;
                 let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -68,8 +69,8 @@ fn wanted(words: &[&str]) -> Result<Wanted, String> {
             _ => return Err(format!("{word:?} is no option of kill-grid")),
         }
     }
-    if wanted.instructions.is_some() && wanted.only.is_none() {
-        return Err("--n wants --only OPERATION".to_owned());
+    if wanted.instructions.is_some() && wanted.only.len() != 1 {
+        return Err("--n wants one --only OPERATION".to_owned());
     }
     Ok(wanted)
 }
@@ -102,12 +103,14 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
     let Wanted { extent, seed, only, from, instructions, jobs, until_fault } = wanted(words)?;
     let families = crate::subjects::all();
     let mut operations = operations(&families);
-    if let Some(name) = only {
-        let within = |operation: &Operation| operation.name == name || operation.name.starts_with(&format!("{name}/"));
-        operations.retain(within);
-        if operations.is_empty() {
+    if !only.is_empty() {
+        let is_within = |operation: &Operation, name: &String| {
+            operation.name.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if let Some(name) = only.iter().find(|name| !operations.iter().any(|operation| is_within(operation, name))) {
             return Err(format!("there is no operation {name:?}"));
         }
+        operations.retain(|operation| only.iter().any(|name| is_within(operation, name)));
     }
     if let Some(name) = from {
         let Some(first) = operations.iter().position(|operation| operation.name == name) else {
@@ -218,6 +221,11 @@ fn close(grid: &Grid, took: Duration) -> ExitCode {
     let counts: Vec<String> =
         WRONGS.iter().enumerate().map(|(kind, &(_, name))| format!("{} {name}", wrong(kind))).collect();
     (0..tallies.len()).for_each(|index| grid.print(index));
+    let is_missed = |tally: &&Tally| tally.taken.load(Ordering::Relaxed) == 0;
+    match tallies.iter().filter(is_missed).count() {
+        0 => {}
+        missed => println!("kill-grid: {missed} operations were not reached in {} s", grid.extent.time.as_secs()),
+    }
     let passes = grid.board.passes.load(Ordering::Relaxed);
     println!("kill-grid: seed {}, {passes} of {} passes, {:.0} s", grid.seed, grid.extent.passes, took.as_secs_f64());
     println!("kill-grid: {} operations, {kills} kills, {}", tallies.len(), counts.join(", "));

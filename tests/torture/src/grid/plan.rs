@@ -75,9 +75,9 @@ impl Extent {
     pub const FULL: Extent = Extent {
         kills: u32::MAX,
         recoveries: u32::MAX,
-        corpses: 3,
-        pairs: 1500,
-        halts: 500,
+        corpses: 1,
+        pairs: 300,
+        halts: 200,
         thin: 1,
         most_of_many: u32::MAX,
         lazy: 8,
