@@ -170,15 +170,6 @@ const FAULTS: &[Fault] = &[
         shows_in: &["recover/mutex/lock", "recover/permits/acquire"],
     },
     Fault {
-        name: "notification of the dead goes to nobody",
-        file: "src/sync/waiters.rs",
-        right: "            if seen.state == WAITER_NOTIFIED {
-                // First this:",
-        wrong: "            if seen.state == WAITER_NOTIFIED && !crate::seeded(\"notification of the dead goes to nobody\") {
-                // First this:",
-        shows_in: &["condition/be-notified"],
-    },
-    Fault {
         name: "object alive before it is built",
         file: "src/segment/objects.rs",
         right: "        let (id, body) = match self.build_object(index, wanted.is_some(), kind, role, len, build) {",

@@ -18,6 +18,7 @@ use crate::board::{Board, Progress};
 use crate::operation::{Check, Deed, Family, Fault, Role, Scene, Starts, World, Wrong, corrupt, hang, leaked};
 use crate::step::{Stop, Ticks, Trace, Tracee, Way, program_of};
 use shmkit::Segment;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Longer than any recovery takes on a busy machine.
@@ -251,7 +252,11 @@ impl<'a> Harness<'a> {
                 let is_here = is_recovery || acts[act].starts.is_none() && !acts[act].has_threads;
                 let other = victim_scene.other_name();
                 let mut watch = if is_here { raw::Watch::new(&segment, &other) } else { None };
-                let is_new = |place| watch.as_mut().is_none_or(|watch| watch.is_new(place));
+                let is_new = |place| {
+                    // A long way, and the harness is not hanging.
+                    self.progress.beat.fetch_add(1, Ordering::Relaxed);
+                    watch.as_mut().is_none_or(|watch| watch.is_new(place))
+                };
                 let code = program_of(victim.pid());
                 let (way, stop) = victim.trace(1 << 20, Instant::now() + 20 * PATIENCE, is_new);
                 outcome.way = Way { code, ..way };
