@@ -52,10 +52,9 @@ impl Grid {
         let taken = |tally: &&Tally| tally.taken.load(Ordering::Relaxed) == 0;
         let left = self.board.tallies[..self.operations.len()].iter().filter(taken).count() as u32;
         let elapsed = self.start.elapsed();
+        let share = self.extent.time.saturating_sub(elapsed) / (left + 1);
         match pass {
-            0 if self.only.is_none() => {
-                elapsed.saturating_add(self.extent.time.saturating_sub(elapsed) / (left + 1) * self.jobs)
-            }
+            0 if self.only.is_none() => elapsed.saturating_add(share.saturating_mul(self.jobs)),
             _ => self.extent.time,
         }
     }
