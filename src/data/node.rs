@@ -176,11 +176,6 @@ impl Key {
         self.bytes.words()
     }
 
-    /// Whether it is the same key: the tags and the bytes are.
-    pub(crate) fn is_same(&self, other: &Key) -> bool {
-        self.tag == other.tag && self.bytes() == other.bytes()
-    }
-
     /// The hash of tag and bytes: 32 bits of [`hash`].
     #[inline]
     pub(crate) fn hash(&self, seed: u64) -> u32 {
