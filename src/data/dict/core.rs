@@ -19,9 +19,9 @@ use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link, read_root
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{DataError, Result, SegmentError, corrupt};
 use crate::segment::{atomic, fetch};
+use crate::sys::atomic::{AtomicU64, Ordering};
 use shmkit_layouts::containers::{DICT_TABLE_INLINE, DictBody};
 use shmkit_layouts::words::{IndexSlot, LINK_DELETED, Link};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Index slots of a dict's first table.
 const FIRST_SLOTS: u64 = 8;
