@@ -4,13 +4,14 @@ mod common;
 
 use indexmap::IndexMap;
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 use shmkit::{
     Counter, DataError, Dict, Error, Event, FrozenArray, FrozenBytes, FrozenDict, FrozenStr, List, Lock, Namespace,
-    Queue, Scalar, Segment, SegmentError, ShardedDict, ShareableList, SharedMemory,
+    Process, Queue, Scalar, Segment, SegmentError, ShardedDict, ShareableList, SharedMemory,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-roles!(counts, uses_namespace, reads_frozen, writes_shards, uses_shared_memory);
+roles!(counts, uses_namespace, reads_frozen, writes_shards, uses_shared_memory, takes_all, has_a_list);
 
 fn segment() -> Segment {
     Segment::anonymous().unwrap()
@@ -110,6 +111,71 @@ fn a_sharded_dict_has_all_that_its_writers_put() {
     assert!(dict.is_empty());
     segment.verify().unwrap();
     assert!(segment.sharded_dict::<u8, u8>("three").shards(3).create().is_err());
+}
+
+#[test]
+fn a_sharded_dict_gives_its_elements_one_by_one_until_there_are_none() {
+    let dict = ShardedDict::<u32, u32>::new_in(&segment()).unwrap();
+    assert_eq!(dict.set_default(&1, 10).unwrap(), 10);
+    assert_eq!(dict.set_default(&1, 11).unwrap(), 10);
+    dict.merge((2..100).map(|n| (n, n * 10))).unwrap();
+    let mut taken = BTreeMap::new();
+    while let Some((key, value)) = dict.pop_item().unwrap() {
+        assert_eq!(taken.insert(key, value), None);
+    }
+    assert_eq!(taken, (1..100).map(|n| (n, n * 10)).collect());
+    assert!(dict.is_empty());
+    dict.segment().verify().unwrap();
+}
+
+#[test]
+fn quotas_bound_sharded_dicts_and_namespaces_and_usage_is_seen() {
+    let segment = segment();
+    let shards = segment.sharded_dict::<u32, Vec<u8>>("shards").shards(4).quota(400_000).create().unwrap();
+    let space = segment.namespace("space").quota(100_000).create().unwrap();
+    let full = |error: Error| assert!(matches!(error, Error::Segment(SegmentError::OutOfMemory { .. })), "{error}");
+    // Each key that is refused leaves all as it was.
+    let mut there = Vec::new();
+    for n in 0..1000 {
+        match shards.insert(&n, &vec![1; 1000]) {
+            Ok(is_new) => {
+                assert!(is_new);
+                there.push(n);
+            }
+            Err(error) => full(error),
+        }
+    }
+    assert!((100..400).contains(&there.len()), "{}", there.len());
+    assert_eq!(shards.keys().unwrap().into_iter().collect::<BTreeSet<_>>(), there.iter().copied().collect());
+    let mut names = 0;
+    let error = loop {
+        match space.set(&names.to_string(), &vec![1; 1000]) {
+            Ok(_) => names += 1,
+            Err(error) => break error,
+        }
+    };
+    full(error);
+    assert_eq!(space.len(), names);
+    // What each has is seen: by itself, and in the table of objects, with all that it holds.
+    let size = |name: &str| {
+        let objects = segment.objects();
+        objects.iter().find(|object| object.name.as_deref() == Some(name)).expect("created").size
+    };
+    assert!((50_000..=104_096).contains(&space.memory()), "{}", space.memory());
+    assert!((100_000..=420_000).contains(&shards.memory()), "{}", shards.memory());
+    for (name, memory) in [("space", space.memory()), ("shards", shards.memory())] {
+        assert!(size(name) >= memory && size(name) <= memory + 8192, "{name}: {} of {memory}", size(name));
+    }
+    segment.verify().unwrap();
+    shards.set_quota(0);
+    space.set_quota(0);
+    shards.merge((0..1000).map(|n| (n, vec![1; 1000]))).unwrap();
+    assert_eq!(shards.len(), 1000);
+    space.set("more", &vec![1; 200_000]).unwrap();
+    assert!(size("space") > 200_000);
+    space.clear().unwrap();
+    assert!(size("space") < 8192, "{}", size("space"));
+    segment.verify().unwrap();
 }
 
 #[test]
@@ -222,6 +288,19 @@ fn a_frozen_dict_has_text_and_bytes_in_place() {
     assert!(FrozenDict::<u8, u8>::new_in(&segment, Vec::<(u8, u8)>::new()).unwrap().is_empty());
 }
 
+#[test]
+fn keys_that_differ_in_their_length_only_are_different_ones() {
+    let segment = segment();
+    let items = ["a", "a\0", "a", "a\0\0", "a\0"].iter().zip(1u8..);
+    let dict = FrozenDict::<String, u8>::new_in(&segment, items.clone()).unwrap();
+    let all: Vec<_> = dict.iter().map(Result::unwrap).collect();
+    assert_eq!(all, [("a".to_owned(), 3), ("a\0".to_owned(), 5), ("a\0\0".to_owned(), 4)]);
+    assert_eq!((dict.len(), dict.get("a\0").unwrap(), dict.get("a\0\0").unwrap()), (3, Some(5), Some(4)));
+    let dict = Dict::<String, u8>::new_in(&segment).unwrap();
+    dict.merge(items.map(|(key, value)| ((*key).to_owned(), value))).unwrap();
+    assert_eq!(dict.items().unwrap(), all);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
@@ -264,7 +343,17 @@ fn shared_memory_is_raw_bytes_of_the_size_that_was_asked_for() {
     assert!(SharedMemory::open(shared.name()).is_err());
     drop(shared);
     assert_eq!(second.read(0, 5).unwrap(), b"hello", "it stays for those who have it");
-    assert!(SharedMemory::create(None, 0).is_err());
+    let refused = SharedMemory::create(None, 0).unwrap_err();
+    assert!(matches!(refused, Error::Segment(SegmentError::InvalidSize { found: 0, .. })), "{refused}");
+    let refused = SharedMemory::create(Some("with\0nul"), 10).unwrap_err();
+    assert!(matches!(refused, Error::Segment(SegmentError::InvalidName { .. })), "{refused}");
+    // Elements lie anywhere in it, and stay while any handle lives.
+    second.write_as(4001, &[1.5f64, -2.5]).unwrap();
+    let third = second.clone();
+    drop(second);
+    assert_eq!(third.read_as::<f64>(4001, 2).unwrap(), [1.5, -2.5]);
+    assert!(matches!(third.read_as::<u64>(4993, 1), Err(Error::Segment(SegmentError::OutOfRange { .. }))));
+    assert!(third.read_as::<u64>(0, usize::MAX).is_err());
     // A large one fits its segment.
     let large = SharedMemory::create(None, 3 << 20).unwrap();
     large.write((3 << 20) - 1, &[1]).unwrap();
@@ -288,6 +377,14 @@ fn a_shareable_list_gives_back_what_was_put() {
     assert_eq!(list.count(&9.into()).unwrap(), 0);
     assert_eq!(list.iter().count(), 6);
     segment.verify().unwrap();
+    // A handle is a value: in a queue, and as an argument of a process.
+    let queue = Queue::bounded_in(&segment, 2).unwrap();
+    queue.put(list.clone()).unwrap();
+    drop(list);
+    let received = queue.get().unwrap();
+    let child = Process::new(|list: ShareableList| list.set(1, "from the child")).args((received.clone(),)).start();
+    child.unwrap().join().unwrap().check().unwrap();
+    assert_eq!(same.get(1).unwrap(), Some("from the child".into()));
 }
 
 // ---- everything in everything ---------------------------------------------------------------------------------------------------
@@ -326,4 +423,73 @@ fn containers_hold_containers() {
     drop(messages);
     assert_eq!(segment.objects().len(), before);
     segment.verify().unwrap();
+}
+
+/// One of each that a dict or list may hold.
+#[derive(Serialize, Deserialize)]
+struct Nested(Dict<u32, u32>, List<u32>, Queue<u32>, Lock);
+
+fn nested(segment: &Segment, n: u32) -> Nested {
+    let (dict, list) = (Dict::new_in(segment).unwrap(), List::new_in(segment).unwrap());
+    let (queue, lock) = (Queue::bounded_in(segment, 4).unwrap(), Lock::new_in(segment).unwrap());
+    dict.insert(&n, &n).unwrap();
+    list.push(&n).unwrap();
+    queue.put(n).unwrap();
+    Nested(dict, list, queue, lock)
+}
+
+/// Gets a handle of each out of the dict and the list, takes them out of there, and uses what they name, until it is killed.
+fn takes_all(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let Nested(dict, ..) = segment.dict::<u32, Nested>("dict").open().unwrap().pop(&1).unwrap().unwrap();
+    let Nested(_, list, queue, lock) = segment.list::<Nested>("list").open().unwrap().pop().unwrap().unwrap();
+    assert_eq!((dict.get(&1).unwrap(), list.get(0).unwrap()), (Some(1), Some(2)));
+    let _guard = lock.lock().unwrap();
+    common::say("has them");
+    common::listen();
+    // All of it is still there, though nothing in the segment leads to it.
+    dict.insert(&7, &7).unwrap();
+    list.push(&7).unwrap();
+    assert_eq!((list.len(), queue.get().unwrap()), (2, 2));
+    common::say("used them");
+    common::listen();
+}
+
+#[test]
+fn what_a_dict_or_list_held_lives_with_the_last_handle_and_goes_when_its_process_is_killed() {
+    let segment = common::named("nested");
+    let dict = segment.dict::<u32, Nested>("dict").create().unwrap();
+    let list = segment.list::<Nested>("list").create().unwrap();
+    let before = segment.objects().len();
+    for _ in 0..3 {
+        dict.insert(&1, &nested(&segment, 1)).unwrap();
+        list.push(&nested(&segment, 2)).unwrap();
+        assert_eq!(segment.objects().len(), before + 8, "only the containers have handles");
+        let mut child = common::start("takes_all", &[&segment.name]);
+        child.expect("has them");
+        assert!(dict.is_empty() && list.is_empty());
+        assert_eq!(segment.objects().len(), before + 4, "a dict, a list, a queue and a lock that the child has");
+        child.tell("use them");
+        child.expect("used them");
+        child.kill();
+        segment.recover();
+        assert_eq!(segment.objects().len(), before, "the last handles died with their process");
+        segment.verify().unwrap();
+    }
+    // The other way round: the containers are the last to have them, and their process is killed.
+    let mut child = common::start("has_a_list", &[&segment.name]);
+    child.expect("has it");
+    assert_eq!(segment.objects().len(), before + 5);
+    child.kill();
+    segment.recover();
+    assert_eq!(segment.objects().len(), before, "a list without a name goes, and what it held with it");
+    segment.verify().unwrap();
+}
+
+fn has_a_list(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let list = List::<Nested>::new_in(&segment).unwrap();
+    list.push(&nested(&segment, 3)).unwrap();
+    common::say("has it");
+    common::listen();
 }

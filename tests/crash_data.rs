@@ -2,9 +2,9 @@
 
 mod common;
 
-use shmkit::{LockError, Segment, failpoint};
+use shmkit::{LockError, Scalar, Segment, ShareableList, failpoint};
 
-roles!(writes_value, writes_array);
+roles!(writes_value, writes_array, makes_shareable_list);
 
 const OLD: [u64; 4] = [1; 4];
 const NEW: [u64; 4] = [2; 4];
@@ -169,4 +169,28 @@ fn told<T: shmkit::Element + PartialEq + std::fmt::Debug>(array: &shmkit::Array<
     };
     assert_eq!(copied.is_err(), told, "a copy and a guard say the same");
     told
+}
+
+fn makes_shareable_list(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    failpoint::arm(&arguments[1], arguments[2].parse().unwrap());
+    ShareableList::create(&segment, "list", values()).unwrap();
+}
+
+fn values() -> Vec<Scalar> {
+    (0..600).map(|n| if n % 2 == 0 { n.into() } else { "a longer text".into() }).collect()
+}
+
+#[test]
+fn a_shareable_list_has_all_its_values_or_none() {
+    let points =
+        [("arena.noted", 9), ("node.filled", 100), ("list.rearranged", 1), ("arena.swung", 1), ("arena.swung", 2)];
+    for (point, nth) in points {
+        let segment = common::named("crash-shareable");
+        common::start("makes_shareable_list", &[&segment.name, point, &nth.to_string()]).was_killed();
+        let list = ShareableList::open(&segment, "list").unwrap();
+        let found = list.to_vec().unwrap();
+        assert!(found.is_empty() || found == values(), "killed at passage {nth} of {point}: {} values", found.len());
+        segment.verify().unwrap();
+    }
 }

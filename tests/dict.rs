@@ -392,6 +392,27 @@ fn a_value_keeps_what_it_names_alive() {
 }
 
 #[test]
+fn an_iteration_reads_a_value_again_whose_objects_went_while_it_was_read() {
+    let segment = segment();
+    let dict = Dict::<u32, (u32, shmkit::Lock)>::new_in(&segment).unwrap();
+    let put = |n: u32| dict.insert(&(n % 3), &(n, shmkit::Lock::new_in(&segment).unwrap())).map(drop).unwrap();
+    (0..3).for_each(put);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (3..3000).for_each(put);
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let all: Vec<_> = dict.iter().map(Result::unwrap).collect();
+            assert_eq!(all.iter().map(|(key, (n, _))| n % 3 - key).collect::<Vec<_>>(), [0; 3]);
+        }
+    });
+    assert_eq!(dict.iter().map(Result::unwrap).map(|(_, (n, _))| n).collect::<Vec<_>>(), [2997, 2998, 2999]);
+    segment.verify().unwrap();
+}
+
+#[test]
 fn nested_objects_go_with_the_dict_they_are_in() {
     let segment = segment();
     let before = segment.objects().len();

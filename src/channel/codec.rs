@@ -260,7 +260,7 @@ impl<'de> Deserializer<'de> for Plain<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use serde::Deserialize;

@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use shmkit_layouts::objects::{TAG_BYTES, TAG_UTF8};
 use shmkit_layouts::words::{IndexSlot, NodeInfo};
 use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -238,16 +240,14 @@ impl<K, V: DeserializeOwned> FrozenDict<K, V> {
 /// The image of a dict with these elements.
 fn image<Q: Serialize, W: Serialize>(items: impl IntoIterator<Item = (Q, W)>) -> Result<Vec<u64>> {
     let mut entries: Vec<(Key, Value, u32)> = Vec::new();
-    let mut places = std::collections::HashMap::<(u32, Vec<u64>), usize>::new();
+    let mut places = HashMap::<(u32, Vec<u8>), usize>::new();
     for (key, value) in items {
         let (key, value) = (Key::of(&key)?, Value::frozen(&value)?);
-        match places.entry((key.tag, key.words().to_vec())) {
-            // Padded words of different lengths may be equal.
-            std::collections::hash_map::Entry::Occupied(place) if entries[*place.get()].0.is_same(&key) => {
-                entries[*place.get()].1 = value;
-            }
-            place => {
-                place.insert_entry(entries.len());
+        // By the bytes, not by the padded words: those of keys of different lengths may be equal.
+        match places.entry((key.tag, key.bytes().to_vec())) {
+            Entry::Occupied(place) => entries[*place.get()].1 = value,
+            Entry::Vacant(place) => {
+                place.insert(entries.len());
                 let hash = key.hash(SEED);
                 entries.push((key, value, hash));
             }

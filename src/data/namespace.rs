@@ -10,12 +10,13 @@ use super::node::{Key, Value};
 use crate::error::Result;
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
-use crate::segment::{At, Attachment, Extent, Segment, session};
+use crate::segment::{At, Attachment, Extent, Segment, atomic, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::{ArenaBody, DictBody};
 use shmkit_layouts::kinds::KIND_NAMESPACE;
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 struct One;
 
@@ -181,6 +182,16 @@ impl Namespace {
     /// As [`crate::Dict::insert`].
     pub fn clear(&self) -> Result<()> {
         self.core().clear()
+    }
+
+    /// Bytes of the segment's memory it has, the part included that is free for more values.
+    pub fn memory(&self) -> u64 {
+        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(dict::SIZE)
+    }
+
+    /// The most bytes it may take from now on; 0 for no limit.
+    pub fn set_quota(&self, bytes: u64) {
+        atomic!(self.arena, quota).store(bytes, Ordering::Relaxed);
     }
 
     /// Its segment.

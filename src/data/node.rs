@@ -11,13 +11,13 @@ use crate::channel::codec;
 use crate::error::{DataError, Result};
 use crate::segment::Attachment;
 use crate::segment::object::{noting, take_refusal};
+use crate::sys::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::NodeHeader;
 use shmkit_layouts::objects::{TAG_F64, TAG_I64};
 use shmkit_layouts::words::{CELL_BLOCK, Cell, NodeInfo, Piece, Small};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a node before its contents.
 const HEADER: u64 = size_of::<NodeHeader>() as u64;
@@ -174,11 +174,6 @@ impl Key {
 
     pub(crate) fn words(&self) -> &[u64] {
         self.bytes.words()
-    }
-
-    /// Whether it is the same key: the tags and the bytes are.
-    pub(crate) fn is_same(&self, other: &Key) -> bool {
-        self.tag == other.tag && self.bytes() == other.bytes()
     }
 
     /// The hash of tag and bytes: 32 bits of [`hash`].
@@ -561,7 +556,7 @@ impl Copied {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

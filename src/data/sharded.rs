@@ -84,6 +84,18 @@ unsafe impl<K, V> Sync for ShardedDict<K, V> {}
 #[derive(Debug, Clone, Copy)]
 pub struct ShardedOptions {
     shards: u32,
+    quota: u64,
+}
+
+impl Default for ShardedOptions {
+    fn default() -> ShardedOptions {
+        ShardedOptions { shards: DEFAULT_SHARDS, quota: 0 }
+    }
+}
+
+/// A part's quota: the parts have the same each.
+fn quota_of_part(bytes: u64, shards: u32) -> u64 {
+    bytes.div_ceil(u64::from(shards.max(1)))
 }
 
 impl<K, V> Shared for ShardedDict<K, V> {
@@ -109,8 +121,9 @@ impl<K, V> Shared for ShardedDict<K, V> {
         unsafe {
             (&raw mut (*body).shards).write(options.shards);
             (&raw mut (*body).seed).write(random_word());
+            let part = dict::ContainerOptions { quota: quota_of_part(options.quota, options.shards) };
             for shard in 0..options.shards {
-                dict::build(&dict::ContainerOptions::default(), start.add(place(shard) as usize));
+                dict::build(&part, start.add(place(shard) as usize));
             }
         }
         Ok(())
@@ -145,7 +158,7 @@ impl<K, V> ShardedDict<K, V> {
     /// # Errors
     /// As [`ShardedDict::new`].
     pub fn new_in(segment: &Segment) -> Result<ShardedDict<K, V>> {
-        create(segment, None, &ShardedOptions { shards: DEFAULT_SHARDS }, false)
+        create(segment, None, &ShardedOptions::default(), false)
     }
 
     fn core(&self, shard: u32) -> Core<'_> {
@@ -188,6 +201,12 @@ impl<K, V> ShardedDict<K, V> {
     pub fn memory(&self) -> u64 {
         let each = self.cores().map(|core| atomic!(core.arena.body, bytes).load(Ordering::Relaxed));
         each.fold(place(self.shards), u64::saturating_add)
+    }
+
+    /// The most bytes it may take from now on, each of its parts the same share of them; 0 for no limit.
+    pub fn set_quota(&self, bytes: u64) {
+        let part = quota_of_part(bytes, self.shards);
+        self.cores().for_each(|core| atomic!(core.arena.body, quota).store(part, Ordering::Relaxed));
     }
 
     /// Its segment.
@@ -311,6 +330,18 @@ impl<K, V: DeserializeOwned> ShardedDict<K, V> {
         self.core_of(&key).pop(&key)
     }
 
+    /// The value for `key`; if there is none, `default` is put there: Python's `setdefault`.
+    ///
+    /// # Errors
+    /// As [`ShardedDict::insert`] and [`ShardedDict::get`].
+    pub fn set_default<Q: Serialize + ?Sized>(&self, key: &Q, default: V) -> Result<V>
+    where
+        K: Borrow<Q>,
+        V: Serialize,
+    {
+        self.get_or_insert_with(key, || default)
+    }
+
     /// The value for `key`; if there is none, what `make` gives is put there. `make` runs under the lock of the key's part.
     ///
     /// # Errors
@@ -369,6 +400,19 @@ impl<K: DeserializeOwned, V: DeserializeOwned> ShardedDict<K, V> {
     pub fn items(&self) -> Result<Vec<(K, V)>> {
         self.snapshot(|key, value| Ok((key.to_key()?, value.to_value()?)))
     }
+
+    /// Removes some element and gives it; `None` if every part was empty when it was looked at.
+    ///
+    /// # Errors
+    /// As [`ShardedDict::insert`] and [`ShardedDict::get`].
+    pub fn pop_item(&self) -> Result<Option<(K, V)>> {
+        for core in self.cores().filter(|core| core.arena.length() != 0) {
+            if let Some(item) = core.pop_item()? {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl<K, V> Clone for ShardedDict<K, V> {
@@ -386,7 +430,7 @@ impl<K, V> fmt::Debug for ShardedDict<K, V> {
 impl Segment {
     /// The sharded dict `name`, of 16 parts unless told otherwise.
     pub fn sharded_dict<'a, K, V>(&'a self, name: &'a str) -> At<'a, ShardedDict<K, V>> {
-        At { segment: self, name, options: ShardedOptions { shards: DEFAULT_SHARDS } }
+        At { segment: self, name, options: ShardedOptions::default() }
     }
 }
 
@@ -395,6 +439,13 @@ impl<K, V> At<'_, ShardedDict<K, V>> {
     #[must_use]
     pub fn shards(mut self, shards: u32) -> Self {
         self.options.shards = shards;
+        self
+    }
+
+    /// The most bytes of the segment's memory it may take, each of its parts the same share of them; no limit unless told otherwise.
+    #[must_use]
+    pub fn quota(mut self, bytes: u64) -> Self {
+        self.options.quota = bytes;
         self
     }
 }

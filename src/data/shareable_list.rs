@@ -129,17 +129,17 @@ impl ShareableList {
     /// As [`ShareableList::new`].
     pub fn new_in(segment: &Segment, values: impl IntoIterator<Item = Scalar>) -> Result<ShareableList> {
         let list = List::new_in(segment)?;
-        list.extend(values)?;
+        list.splice(.., values)?;
         Ok(ShareableList { list })
     }
 
-    /// A new one of that name in `segment`. Others may open it before its values are there.
+    /// A new one of that name in `segment`. Who opens it meanwhile finds it empty, or with all its values: they come by one change.
     ///
     /// # Errors
     /// As [`ShareableList::new`], and `ObjectExists`.
     pub fn create(segment: &Segment, name: &str, values: impl IntoIterator<Item = Scalar>) -> Result<ShareableList> {
         let list = segment.list(name).create()?;
-        list.extend(values)?;
+        list.splice(.., values)?;
         Ok(ShareableList { list })
     }
 

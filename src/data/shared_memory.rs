@@ -15,6 +15,7 @@
 
 use super::dict::random_word;
 use crate::data::Array;
+use crate::element::Element;
 use crate::error::{Result, SegmentError};
 use crate::segment::Segment;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -118,6 +119,27 @@ impl SharedMemory {
             place.store(byte, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// A copy of `count` elements, the first of them at `offset` bytes. They may lie anywhere.
+    ///
+    /// # Errors
+    /// `OutOfRange`.
+    pub fn read_as<T: Element>(&self, offset: usize, count: usize) -> Result<Vec<T>> {
+        let mut elements = vec![T::zeroed(); count.min(self.size())];
+        let bytes = bytemuck::cast_slice_mut::<T, u8>(&mut elements);
+        let len = count.saturating_mul(size_of::<T>());
+        // Relaxed: whoever shares the bytes orders their uses.
+        self.range(offset, len)?.iter().zip(bytes).for_each(|(place, byte)| *byte = place.load(Ordering::Relaxed));
+        Ok(elements)
+    }
+
+    /// Stores elements from `offset` bytes on.
+    ///
+    /// # Errors
+    /// `OutOfRange`.
+    pub fn write_as<T: Element>(&self, offset: usize, elements: &[T]) -> Result<()> {
+        self.write(offset, bytemuck::cast_slice(elements))
     }
 
     /// Where they lie in this process: for foreign code. Valid while a handle to them lives.

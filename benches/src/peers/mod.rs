@@ -17,6 +17,8 @@ mod threads;
 #[cfg(feature = "peers")]
 mod toolkits;
 
+pub use python::{MANAGED_DICT, MANAGED_LIST};
+
 use crate::contest::Contestant;
 use crate::payload::Payload;
 

@@ -8,6 +8,11 @@ use crate::rows::unpin;
 use crate::stage::Stage;
 use std::process::{Command, Stdio};
 
+/// What shared dicts are compared with.
+pub const MANAGED_DICT: &str = "Python's Manager().dict()";
+/// What shared lists are compared with.
+pub const MANAGED_LIST: &str = "Python's Manager().list()";
+
 const SCRIPT: &str = include_str!("python.py");
 
 /// Runs one of the script's measurements; it prints its figure.
@@ -56,11 +61,11 @@ pub fn locks(processes: usize) -> Vec<Contestant> {
 }
 
 pub fn dicts(writes: bool) -> Vec<Contestant> {
-    vec![Contestant::single("Python's Manager().dict()", Peer, if writes { dict_set } else { dict_get }).fixed(5_000)]
+    vec![Contestant::single(MANAGED_DICT, Peer, if writes { dict_set } else { dict_get }).fixed(5_000)]
 }
 
 pub fn lists(writes: bool) -> Vec<Contestant> {
-    vec![Contestant::single("Python's Manager().list()", Peer, if writes { list_push } else { list_get }).fixed(5_000)]
+    vec![Contestant::single(MANAGED_LIST, Peer, if writes { list_push } else { list_get }).fixed(5_000)]
 }
 
 pub fn processes() -> Vec<Contestant> {

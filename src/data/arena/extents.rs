@@ -12,10 +12,10 @@
 use super::{Block, Words, Writing};
 use crate::error::{Result, SegmentError};
 use crate::segment::{Attachment, Extent, atomic};
+use crate::sys::atomic::{AtomicU64, Ordering};
 use shmkit_layouts::containers::{ARENA_LARGE, SlabHeader};
 use shmkit_layouts::segment::UNIT_SIZE;
 use shmkit_layouts::words::{ExtentRef, Link, PIECE_FREE, Piece};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes before the first block of an extent.
 pub(super) const HEADER: u64 = size_of::<SlabHeader>() as u64;

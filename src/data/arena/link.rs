@@ -1,16 +1,17 @@
 //! Following links: places in the heap, checked, and the one function that reads without a lock.
 
 use crate::segment::Attachment;
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use shmkit_layouts::segment::UNIT_SIZE;
 use shmkit_layouts::words::Link;
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// The backed part of the heap, as one operation sees it.
 pub(crate) struct View<'a> {
     attachment: &'a Attachment,
-    base: *mut u8,
+    /// Where the segment starts. Words are counted from there, not bytes: under loom they are of another size.
+    base: *const AtomicU64,
     start: u64,
     end: Cell<u64>,
 }
@@ -18,7 +19,7 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     #[inline]
     pub(crate) fn new(attachment: &'a Attachment) -> View<'a> {
-        let (base, start) = (attachment.map.base(), attachment.geometry.heap);
+        let (base, start) = (attachment.map.base().cast(), attachment.geometry.heap);
         View { attachment, base, start, end: Cell::new(View::backed(attachment)) }
     }
 
@@ -30,7 +31,8 @@ impl<'a> View<'a> {
     /// How far a word lies from the start of the segment.
     #[inline]
     pub(crate) fn offset_of(&self, word: &AtomicU64) -> u64 {
-        (std::ptr::from_ref(word) as usize).wrapping_sub(self.base as usize) as u64
+        let bytes = (std::ptr::from_ref(word) as usize).wrapping_sub(self.base as usize);
+        (bytes / size_of::<AtomicU64>()) as u64 * 8
     }
 
     /// Where the backed heap ends, in bytes from the start of the segment.
@@ -49,7 +51,7 @@ impl<'a> View<'a> {
         if offset < self.start {
             return None;
         }
-        let start = self.base.wrapping_add(offset as usize).cast();
+        let start = self.base.wrapping_add(offset as usize / 8);
         Some(Block { start, offset, room: self.end.get() - offset, _heap: PhantomData })
     }
 
@@ -60,7 +62,7 @@ impl<'a> View<'a> {
             return None;
         }
         // SAFETY: in the heap, which is backed and mapped for as long as the attachment lives; the reference is to an atomic only.
-        Some(unsafe { &*self.base.wrapping_add(offset as usize).cast::<AtomicU64>() })
+        Some(unsafe { &*self.base.wrapping_add(offset as usize / 8) })
     }
 
     /// Before another look at what changed meanwhile, which may lie in memory that was added.

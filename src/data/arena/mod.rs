@@ -52,9 +52,9 @@ use crate::error::{Result, corrupt};
 use crate::segment::claim::{self, Acquired};
 use crate::segment::wait::Deadline;
 use crate::segment::{Attachment, atomic};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use shmkit_layouts::containers::ArenaBody;
 use shmkit_layouts::words::Link;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Blocks and retired blocks a change can name in the journal itself.
 pub(crate) const AT_ONCE: usize = 4;

@@ -4,11 +4,11 @@ use super::{Arena, Block, Words, Writing, anchors, blocks, extents};
 use crate::error::{Result, corrupt};
 use crate::segment::object::HEADER;
 use crate::segment::{Attachment, Dead, Extent, atomic, claim};
+use crate::sys::atomic::Ordering;
 use shmkit_layouts::containers::{ARENA_LARGE, ArenaBody, SlabHeader};
 use shmkit_layouts::segment::SLOT_NOBODY;
 use shmkit_layouts::words::{Anchor, Link, PIECE_COMMITTED, PIECE_FREE, Piece};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
 /// The arena `offset` bytes behind the header of a body.
 pub(crate) fn arena_at<'a>(

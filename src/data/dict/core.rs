@@ -19,9 +19,9 @@ use crate::data::arena::{Arena, Block, Seen, View, Writing, read_link, read_root
 use crate::data::node::{Contents, Copied, Key, Node, Value};
 use crate::error::{DataError, Result, SegmentError, corrupt};
 use crate::segment::{atomic, fetch};
+use crate::sys::atomic::{AtomicU64, Ordering};
 use shmkit_layouts::containers::{DICT_TABLE_INLINE, DictBody};
 use shmkit_layouts::words::{IndexSlot, LINK_DELETED, Link};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Index slots of a dict's first table.
 const FIRST_SLOTS: u64 = 8;
@@ -158,15 +158,16 @@ impl<'a> Core<'a> {
             }
             let seen = read_root(&view, self.root(), |block| Self::step(&view, &block, &mut ahead, cursor.given, to));
             match seen {
-                Seen::Nothing => return Ok(false),
-                Seen::Value(Some(next)) if self.root().load(Ordering::Acquire) == root => {
+                // The end is one only if nothing was added or removed while it was looked for.
+                Seen::Nothing | Seen::Value(Some(false)) if self.arena.length() == length => return Ok(false),
+                Seen::Value(Some(true)) if self.root().load(Ordering::Acquire) == root => {
                     *cursor = ahead;
-                    return Ok(next);
+                    return Ok(true);
                 }
                 _ => view.retry(),
             }
         }
-        self.next_locked(cursor, to)
+        self.next_locked(cursor, length, to)
     }
 
     /// The element number `given` of a table, looked for from `cursor` on; false if there is none.
@@ -207,8 +208,11 @@ impl<'a> Core<'a> {
     }
 
     #[cold]
-    fn next_locked(&self, cursor: &mut Cursor, to: &mut (Copied, Copied)) -> Result<bool> {
+    fn next_locked(&self, cursor: &mut Cursor, length: u64, to: &mut (Copied, Copied)) -> Result<bool> {
         let writing = self.lock()?;
+        if writing.length() != length {
+            return Err(DataError::SizeChanged { what: self.arena.what }.into());
+        }
         let root = self.root().load(Ordering::Relaxed);
         let mut ahead = if cursor.root == root { *cursor } else { Cursor { root, number: 0, given: 0 } };
         let next = match root {

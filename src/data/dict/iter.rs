@@ -1,8 +1,10 @@
 //! Iterating over a dict while it is in use.
 
 use super::core::{Core, Cursor};
+use super::ops::HANDLE_TRIES;
+use crate::Error;
 use crate::data::node::Copied;
-use crate::error::Result;
+use crate::error::{Result, SegmentError};
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 
@@ -22,6 +24,40 @@ impl<'a, K, V> DictIter<'a, K, V> {
     }
 }
 
+impl<K: DeserializeOwned, V: DeserializeOwned> DictIter<'_, K, V> {
+    /// The next element, decoded; `None` at the end.
+    fn step(&mut self) -> Result<Option<(K, V)>> {
+        let mut element = (Copied::none(), Copied::none());
+        match self.core.next(&mut self.cursor, self.length, &mut element) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.is_over = true;
+                return Ok(None);
+            }
+            Err(error) => {
+                self.is_over = true;
+                return Err(error);
+            }
+        }
+        Ok(Some((element.0.to_key()?, element.1.to_value()?)))
+    }
+
+    /// The same, of a value whose handles named objects that had gone: it was replaced, and is read again.
+    fn step_again(&mut self, cursor: Cursor) -> Result<Option<(K, V)>> {
+        for _ in 0..HANDLE_TRIES {
+            self.cursor = cursor;
+            match self.step() {
+                Err(Error::Segment(SegmentError::Gone)) => {}
+                step => return step,
+            }
+        }
+        // No value goes away under the lock.
+        self.cursor = cursor;
+        let mut writing = self.core.lock()?;
+        writing.call(|_| self.step())
+    }
+}
+
 impl<K: DeserializeOwned, V: DeserializeOwned> Iterator for DictIter<'_, K, V> {
     type Item = Result<(K, V)>;
 
@@ -29,13 +65,11 @@ impl<K: DeserializeOwned, V: DeserializeOwned> Iterator for DictIter<'_, K, V> {
         if self.is_over {
             return None;
         }
-        let mut element = (Copied::none(), Copied::none());
-        let next = self.core.next(&mut self.cursor, self.length, &mut element);
-        self.is_over = !matches!(next, Ok(true));
-        match next {
-            Ok(true) => Some(element.0.to_key().and_then(|key| Ok((key, element.1.to_value()?)))),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        }
+        let cursor = self.cursor;
+        let step = match self.step() {
+            Err(Error::Segment(SegmentError::Gone)) => self.step_again(cursor),
+            step => step,
+        };
+        step.transpose()
     }
 }

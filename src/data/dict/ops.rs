@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// How often a value with handles is read whose objects are gone, before the writers are asked to wait.
-const HANDLE_TRIES: u32 = 16;
+pub(super) const HANDLE_TRIES: u32 = 16;
 
 /// Decodes the value at a place, under the lock: no node with handles goes away meanwhile.
 fn decoded<V: DeserializeOwned>(writing: &mut Writing<'_>, place: &Place<'_>) -> Result<Option<V>> {

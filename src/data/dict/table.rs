@@ -9,9 +9,9 @@
 
 use crate::data::arena::{Block, View, Words};
 use crate::segment::atomic;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use shmkit_layouts::containers::{DICT_ENTRY_PAGE, DICT_INDEX_PAGE, DICT_TABLE_INLINE, TableHeader};
 use shmkit_layouts::words::Link;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a page before its contents.
 pub(crate) const PAGE_HEADER: u64 = 16;
@@ -136,7 +136,7 @@ impl<'a> Table<'a> {
 const _: () = assert!(DICT_TABLE_INLINE < DICT_INDEX_PAGE, "the index of a large table fills whole pages");
 const _: () = assert!(DICT_ENTRY_PAGE * 16 == PAGE, "pages of both sorts have the same size");
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -21,9 +21,9 @@ use crate::data::arena::{Arena, Prepared, Seen, View, Words, Writing, read_link,
 use crate::data::node::{Contents, Copied, Node, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::segment::atomic;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use shmkit_layouts::containers::{LIST_CHUNK_SLOTS, ListBody};
 use shmkit_layouts::words::Small;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Slots of a list's first chunk; it is replaced by one of twice the size until that is a full one.
 const FIRST_SLOTS: u64 = 6;

@@ -7,8 +7,8 @@
 
 use crate::data::arena::{Block, Words};
 use crate::segment::atomic;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use shmkit_layouts::containers::{ChunkHeader, DirectoryHeader, LIST_CHUNK_SLOTS};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEADER: u64 = size_of::<DirectoryHeader>() as u64;
 const CHUNK_HEADER: u64 = size_of::<ChunkHeader>() as u64;

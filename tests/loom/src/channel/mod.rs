@@ -1,5 +1,7 @@
-//! The ring of queues, and the ends of pipes.
+//! The ring of queues, the ends of pipes, and how values are written.
 
+#[path = "../../../../src/channel/codec.rs"]
+pub(crate) mod codec;
 pub(crate) mod growth;
 pub(crate) mod pipe;
 #[path = "../../../../src/channel/ring.rs"]

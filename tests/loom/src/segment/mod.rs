@@ -2,6 +2,7 @@
 
 #[path = "../../../../src/segment/claim.rs"]
 pub(crate) mod claim;
+mod heap;
 pub(crate) mod object;
 #[path = "../../../../src/segment/wait.rs"]
 pub(crate) mod wait;
@@ -9,6 +10,9 @@ pub(crate) mod wait;
 use crate::error::{Holder, Result, corrupt};
 use crate::sys::atomic::AtomicU32;
 use shmkit_layouts::words::Token;
+use std::sync::Arc;
+
+pub(crate) use heap::{Extent, Heap, Map};
 
 macro_rules! atomic {
     ($pointer:expr, $field:ident) => {
@@ -49,7 +53,24 @@ pub(crate) mod wait_many {
 #[derive(Debug)]
 pub(crate) struct Geometry {
     pub(crate) max_participants: u32,
+    pub(crate) heap: u64,
 }
+
+/// Nobody is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dead {
+    pub(crate) slot: u32,
+}
+
+impl Dead {
+    pub(crate) fn token(self) -> Token {
+        Token::new(self.slot, 1)
+    }
+}
+
+/// An object whose handle is in a value: there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ObjectId;
 
 /// A participant: one thread of a test.
 #[derive(Debug)]
@@ -59,6 +80,9 @@ pub(crate) struct Attachment {
     me: Token,
     /// What lies in the segment: offsets and where they lie in truth.
     parts: Vec<(u64, *const u8)>,
+    /// The containers' memory.
+    pub(crate) map: Map,
+    heap: Option<Arc<Heap>>,
 }
 
 // SAFETY: the pointers are to what the test keeps as long as its threads, and are used for atomics.
@@ -76,7 +100,14 @@ impl Attachment {
         // Nobody sleeps less for spinning: loom has no time.
         wait::set_spin_time(std::time::Duration::ZERO);
         let me = Token::new(slot, 1);
-        Attachment { geometry: Geometry { max_participants: 8 }, token: AtomicU32::new(me.0), me, parts }
+        let geometry = Geometry { max_participants: 8, heap: heap::START };
+        Attachment { geometry, token: AtomicU32::new(me.0), me, parts, map: Map::default(), heap: None }
+    }
+
+    /// The participant in `slot` of a segment with a heap.
+    pub(crate) fn to_heap(slot: u32, heap: &Arc<Heap>) -> Attachment {
+        let (parts, map, heap) = (heap.headers(), heap.map(), Some(Arc::clone(heap)));
+        Attachment { map, heap, ..Attachment::with(slot, parts) }
     }
 
     pub(crate) fn token(&self) -> Result<Token> {
@@ -105,7 +136,19 @@ impl Attachment {
         0
     }
 
-    pub(crate) fn free_extent(&self, _: u64) {}
+    pub(crate) fn own_slot(&self) -> Option<u32> {
+        Some(self.me.slot())
+    }
+
+    pub(crate) fn offset_of_pointer(&self, _: *const u8) -> u64 {
+        0
+    }
+
+    pub(crate) fn add_reference(&self, _: ObjectId, _: shmkit_layouts::words::Cell) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn check_all(&self, _: u32) {}
 
     pub(crate) fn pointer<T>(&self, offset: u64, what: &'static str) -> Result<*const T> {
         let part = self.parts.iter().find(|(at, _)| *at == offset);

@@ -1,9 +1,20 @@
 //! An object that one test has.
 
-use super::Attachment;
+use super::{Attachment, ObjectId};
 use crate::error::Result;
-use shmkit_layouts::objects::PipeBody;
+use shmkit_layouts::objects::{ObjectHeader, PipeBody};
 use std::sync::Arc;
+
+pub(crate) const HEADER: u64 = size_of::<ObjectHeader>() as u64;
+
+/// Handles in what is written: there are none.
+pub(crate) fn noting<R>(_: &Attachment, _: &mut Vec<(ObjectId, u32)>, serialize: impl FnOnce() -> R) -> R {
+    serialize()
+}
+
+pub(crate) fn take_refusal() -> Option<crate::Error> {
+    None
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Reference {
