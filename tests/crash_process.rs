@@ -9,6 +9,7 @@ roles!(
     parent_killed_at_start,
     parent_killed_at_end,
     parent_of_one_repaired_late,
+    parent_of_a_server,
     stops_while_attaching
 );
 
@@ -248,5 +249,39 @@ fn a_parent_killed_at_its_end_leaves_nothing() {
         assert_eq!(parent.rest(), "");
         parent.was_killed();
         session.settle();
+    }
+}
+
+/// Has children started by a server that the environment has armed: it dies at some request, and so does the next one, at the same.
+fn parent_of_a_server(_: &[String]) {
+    use shmkit::process::StartMethod::ForkServer;
+    let session = session().unwrap();
+    let count = Mutex::new(0u64).unwrap();
+    let before = session.objects().len();
+    let add = |count: Mutex<u64>, code: i32| -> shmkit::Result<i32> {
+        *count.lock()? += 1;
+        Ok(code)
+    };
+    for code in 0..12 {
+        let child = Process::new(add).args((count.clone(), code)).start_method(ForkServer).start().unwrap();
+        assert_eq!(child.join().unwrap().exit_code(), Some(code), "each has a handle, and is started once");
+    }
+    assert_eq!((*count.lock().unwrap(), session.objects().len()), (12, before));
+    let tasks = || std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let lists = || tasks().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<String> =
+        lists().flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    assert!(children.iter().filter(|pid| !pid.is_empty()).count() <= 1, "a zombie beside the server: {children:?}");
+    session.verify().unwrap();
+    common::say("all of them");
+}
+
+#[test]
+fn a_server_killed_at_every_step_costs_no_start() {
+    for (point, nth) in [("server.asked", 2), ("server.asked", 3), ("server.copied", 1), ("server.copied", 3)] {
+        let armed = format!("{point},{nth}");
+        let mut parent = common::start_with("parent_of_a_server", &[], &[("SHMKIT_SERVER_FAILPOINT", &armed)]);
+        parent.expect("all of them");
+        parent.succeeded();
     }
 }

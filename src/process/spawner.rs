@@ -15,7 +15,7 @@ use super::child::{ExitStatus, Inner, Process};
 use super::copied;
 use super::current::Child;
 use super::entry;
-use super::forkserver::Server;
+use super::forkserver::{Failure, Server};
 use super::interrupts;
 use super::method::StartMethod;
 use super::options::Options;
@@ -70,7 +70,7 @@ pub(super) struct Request {
 
 /// What the spawner is asked for.
 enum Order {
-    Start(Box<Request>, SyncSender<Result<Arc<Inner>, SysError>>),
+    Start(Box<Request>, SyncSender<Result<Arc<Inner>, String>>),
     /// The fork server is to end: this process does.
     EndServer(SyncSender<()>),
 }
@@ -100,14 +100,14 @@ const ALL_TRIES: u32 = TRIES + 600;
 /// Starts a child.
 pub(super) fn start(request: Request) -> Result<Process> {
     let name = request.name.clone();
-    let refused = |error: SysError| ProcessError::Start { name: name.clone(), why: error.to_string() };
+    let refused = |why: String| ProcessError::Start { name: name.clone(), why };
     let gone =
         || ProcessError::Start { name: name.clone(), why: "the thread that starts processes is gone".to_owned() };
     let (reply, answer) = sync_channel(1);
     let (orders, bell) = {
         let mut spawner = locked(&SPAWNER);
         if spawner.as_ref().is_none_or(|spawner| spawner.owner != std::process::id()) {
-            *spawner = Some(launch().map_err(refused)?);
+            *spawner = Some(launch().map_err(|error| refused(error.to_string()))?);
         }
         let spawner = spawner.as_ref().expect("just launched");
         (spawner.orders.clone(), Arc::clone(&spawner.bell))
@@ -264,24 +264,26 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, request: Request) -> Result<Arc<Inner>, SysError> {
+    /// The child, or why there is none.
+    fn start(&mut self, request: Request) -> Result<Arc<Inner>, String> {
+        let text = |error: SysError| error.to_string();
         let Request { name, daemon, origin, greeting, options, plan, session, record, arguments, on_end } = request;
         let pid = match origin {
             Origin::Spawn => {
-                let greeted = plan.with(entry::VARIABLE, &greeting.to_string())?;
+                let greeted = plan.with(entry::VARIABLE, &greeting.to_string()).map_err(text)?;
                 let plan = Plan { stdio: plan.stdio, ..greeted };
-                spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?
+                spawn::itself(&plan, &[session.as_fd(), self.bell.fd()]).map_err(text)?
             }
             Origin::ForkServer => self.copy(&greeting.to_string(), &plan, &session)?,
             Origin::Fork(body) => {
                 let child = Child { name: greeting.name, identity: greeting.identity, daemon };
-                copied::copy(&body, &record, child, &options)?
+                copied::copy(&body, &record, child, &options).map_err(text)?
             }
         };
         failpoint!("spawn.started");
         let key = self.next_key;
         let watched = pidfd::open(pid).and_then(|pidfd| self.watch.add(pidfd.as_fd(), key).map(|()| pidfd));
-        let pidfd = watched.inspect_err(|_| pidfd::abandon(pid))?;
+        let pidfd = watched.inspect_err(|_| pidfd::abandon(pid)).map_err(text)?;
         let inner = Arc::new(Inner::new(name, pid, daemon, pidfd));
         locked(&CHILDREN).push(Arc::clone(&inner));
         self.next_key += 1;
@@ -290,16 +292,26 @@ impl Worker {
     }
 
     /// Has the fork server start a child; starts a server if there is none, or if it has died.
-    fn copy(&mut self, greeting: &str, plan: &Plan, session: &Segment) -> Result<u32, SysError> {
-        if let Some(server) = &self.server {
-            match server.copy(greeting) {
-                Err(SysError { errno: libc::EPIPE | libc::ECONNRESET, .. }) => {}
-                copied => return copied,
-            }
+    fn copy(&mut self, greeting: &str, plan: &Plan, session: &Segment) -> Result<u32, String> {
+        let mut copied = self.server.as_ref().map_or(Err(Failure::Gone), |server| server.copy(greeting));
+        if matches!(copied, Err(Failure::Gone)) {
+            self.end_server();
+            let started = Server::start(plan, session, self.bell.fd()).map_err(|error| error.to_string())?;
+            copied = self.server.insert(started).copy(greeting);
         }
-        self.end_server();
-        let server = self.server.insert(Server::start(plan, session, self.bell.fd())?);
-        server.copy(greeting)
+        copied.map_err(|failure| match failure {
+            Failure::Gone => {
+                self.end_server();
+                "the fork server ended before it had started the child; why is on standard error".to_owned()
+            }
+            Failure::Refused(SysError { errno: libc::EBUSY, .. }) => {
+                // The next one may be told to load something else.
+                self.end_server();
+                "the fork server has several threads: what `set_forkserver_preload` named must leave none running"
+                    .to_owned()
+            }
+            Failure::Refused(error) => format!("the fork server: {error}"),
+        })
     }
 
     /// Ends the server, or buries it.
