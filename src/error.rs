@@ -493,7 +493,7 @@ pub enum TaskError {
         /// The task.
         task: u64,
         /// The most memory it had, in bytes, if the system said so; what the pool's process had when it started the worker counts,
-        /// too.
+        /// too, unless a fork server started it.
         peak_rss: Option<u64>,
         /// Whether the kernel killed it because memory ran out, as far as its control group, or else the system, says so.
         out_of_memory: bool,

@@ -12,7 +12,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-roles!(root, inherits, idle_for_a_while, prints, sets_a_method, copies);
+roles!(
+    root,
+    inherits,
+    idle_for_a_while,
+    prints,
+    sets_a_method,
+    copies,
+    ignores_its_childrens_ends,
+    waits_for_any_child
+);
 
 fn wait_for_ever(never: Event) -> shmkit::Result<()> {
     never.wait()
@@ -425,4 +434,71 @@ fn the_methods_have_names() {
     let names: Vec<String> = all_start_methods().iter().map(|method| method.to_string()).collect();
     assert_eq!(names, ["spawn", "forkserver"]);
     assert_eq!(shmkit::process::start_method(), StartMethod::Spawn, "what is used unless told otherwise");
+}
+
+// ---- programs that reap ---------------------------------------------------------------------------------------------------
+
+/// Starts children of all kinds and a pool, and looks at what is known of their ends.
+fn ends_of_all() {
+    for method in all_start_methods() {
+        let child = Process::new(|| 3).start_method(method).start().unwrap();
+        assert_eq!(child.join().unwrap().exit_code(), None, "{method}");
+        let child = Process::new(wait_for_ever).args((Event::new().unwrap(),)).start_method(method).start().unwrap();
+        child.kill().unwrap();
+        assert_eq!(child.join().unwrap().exit_code(), None, "{method}");
+    }
+    let failed = Process::new(|| panic!("said nevertheless")).start().unwrap().join().unwrap();
+    assert!(!failed.success() && failed.message().unwrap().contains("said nevertheless"), "{failed}");
+    let pool = shmkit::Pool::new(2).unwrap();
+    let died = pool.apply(|| -> u8 { std::process::abort() }, ()).unwrap_err();
+    assert!(matches!(died, shmkit::Error::Task(shmkit::TaskError::WorkerDied { .. })), "{died}");
+    assert_eq!(pool.map(|x: u64| x + 1, 0..100).unwrap().len(), 100);
+    pool.close();
+    pool.join().unwrap();
+}
+
+/// The kernel reaps for it: nothing is known but that they have ended.
+fn ignores_its_childrens_ends(_: &[String]) {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    ends_of_all();
+    common::say("all have ended");
+}
+
+/// A thread of its own reaps whatever ends, as some libraries do.
+fn waits_for_any_child(_: &[String]) {
+    std::thread::spawn(|| {
+        loop {
+            let mut status = 0;
+            // SAFETY: the status is a local.
+            if unsafe { libc::waitpid(-1, &mut status, 0) } < 0 {
+                std::thread::yield_now();
+            }
+        }
+    });
+    for method in all_start_methods() {
+        for _ in 0..20 {
+            let ran = Event::new().unwrap();
+            let run = |ran: Event| {
+                ran.set();
+                3
+            };
+            let child = Process::new(run).args((ran.clone(),)).start_method(method).start().unwrap();
+            // One of the two has reaped it, be it before its parent could have a descriptor of it.
+            assert!(matches!(child.join().unwrap().exit_code(), Some(3) | None), "{method}");
+            assert!(ran.is_set() && !child.is_alive(), "{method}");
+            child.kill().unwrap();
+            assert_eq!(wait_any(&[&child], None).unwrap(), [0]);
+        }
+    }
+    common::say("all have ended");
+}
+
+#[test]
+fn programs_that_reap_children_themselves_are_told_that_they_have_ended() {
+    for role in ["ignores_its_childrens_ends", "waits_for_any_child"] {
+        let mut child = common::start(role, &[]);
+        child.expect("all have ended");
+        child.succeeded();
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-roles!(is_warm);
+roles!(is_warm, is_large);
 
 fn task_error<T>(result: Result<T, Error>) -> TaskError {
     match result {
@@ -245,6 +245,29 @@ fn what_is_known_of_a_death_is_all_in_the_error() {
         assert!(tasks.insert(task), "each task has a number of its own");
         assert!(peak_rss.is_some_and(|bytes| bytes > 100_000), "{peak_rss:?}");
     }
+}
+
+/// A process with much memory: what its workers have had is another thing.
+fn is_large(_: &[String]) {
+    let much = std::hint::black_box(vec![1u8; 400 << 20]);
+    let hog = || {
+        std::hint::black_box(vec![1u8; 100 << 20]);
+        die();
+    };
+    let pool = Pool::builder().workers(1).start_method(StartMethod::ForkServer).start().unwrap();
+    let TaskError::WorkerDied { peak_rss: Some(peak), .. } = task_error(pool.apply(hog, ())) else {
+        panic!("another error")
+    };
+    drop(much);
+    common::say(&(peak >> 20).to_string());
+}
+
+#[test]
+fn the_memory_of_a_fork_servers_worker_is_told_without_its_parents() {
+    let mut child = common::start("is_large", &[]);
+    let peak: u64 = child.hear().parse().unwrap();
+    assert!((100..300).contains(&peak), "{peak} MiB");
+    child.succeeded();
 }
 
 // ---- nested pools --------------------------------------------------------------------------------------------------------

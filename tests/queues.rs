@@ -281,6 +281,7 @@ fn whoever_waits_is_told_of_a_shutdown() {
         .map(|role| common::start(role, &[&segment.name]))
         .into();
     children.iter_mut().for_each(|child| child.expect("ready"));
+    common::until(|| children.iter().all(|child| common::is_asleep(child.pid())));
     empty.shutdown(true).unwrap();
     full.shutdown(true).unwrap();
     children.iter_mut().for_each(common::Child::succeeded);

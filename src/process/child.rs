@@ -86,6 +86,9 @@ impl Inner {
     }
 
     pub(super) fn signal(&self, signal: i32) -> Result<()> {
+        if locked(&self.end).is_some() {
+            return Ok(());
+        }
         Ok(pidfd::signal(self.pidfd.as_fd(), signal)?)
     }
 }
@@ -275,8 +278,8 @@ impl ExitStatus {
         ExitStatus { peak_rss, ..self }
     }
 
-    /// The most memory it had, in bytes, if the system said so. What its parent had when it started it counts, too: a child
-    /// begins as a picture of its parent.
+    /// The most memory it had, in bytes, if the system said so. What its parent had when it started it counts, too, for a child
+    /// begins as a picture of its parent; not with [`StartMethod::ForkServer`](super::StartMethod::ForkServer), whose parent is small.
     pub fn peak_rss(&self) -> Option<u64> {
         self.peak_rss
     }

@@ -173,6 +173,13 @@ struct Watched {
     on_end: Option<OnEnd>,
 }
 
+/// What the parent has of a child that has ended.
+struct Left {
+    record: Record,
+    arguments: Option<Box<dyn Any + Send>>,
+    on_end: Option<OnEnd>,
+}
+
 struct Worker {
     bell: Arc<Bell>,
     watch: Watch,
@@ -282,7 +289,22 @@ impl Worker {
         };
         failpoint!("spawn.started");
         let key = self.next_key;
-        let watched = pidfd::open(pid).and_then(|pidfd| self.watch.add(pidfd.as_fd(), key).map(|()| pidfd));
+        let pidfd = match pidfd::open(pid) {
+            // Another part of the program waits for any child, or the kernel reaps for it: this one has run, and has ended.
+            Err(SysError { errno: libc::ESRCH, .. }) => {
+                let sentinel = Bell::rung().map_err(text)?;
+                let inner = Arc::new(Inner::new(name, pid, daemon, sentinel));
+                self.ended(
+                    Arc::clone(&inner),
+                    Ended::Unknown,
+                    None,
+                    Left { record, arguments: Some(arguments), on_end },
+                );
+                return Ok(inner);
+            }
+            opened => opened,
+        };
+        let watched = pidfd.and_then(|pidfd| self.watch.add(pidfd.as_fd(), key).map(|()| pidfd));
         let pidfd = watched.inspect_err(|_| pidfd::abandon(pid)).map_err(text)?;
         let inner = Arc::new(Inner::new(name, pid, daemon, pidfd));
         locked(&CHILDREN).push(Arc::clone(&inner));
@@ -332,6 +354,12 @@ impl Worker {
         let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
         self.watch.remove(child.inner.pidfd.as_fd());
         let Some(Watched { inner, record, arguments, on_end }) = self.watched.remove(&key) else { return };
+        self.ended(inner, ended, peak_rss, Left { record, arguments, on_end });
+    }
+
+    /// A child was reaped: repairs what it left, and tells of its end.
+    fn ended(&mut self, inner: Arc<Inner>, ended: Ended, peak_rss: Option<u64>, left: Left) {
+        let Left { record, arguments, on_end } = left;
         let status = ExitStatus::new(inner.name.clone(), ended, record.message()).with_peak_rss(peak_rss);
         discard(arguments);
         drop(record);

@@ -36,6 +36,13 @@ impl Bell {
         ring(self.fd.as_fd());
     }
 
+    /// The descriptor of one that was rung and is not heard: always readable.
+    pub(crate) fn rung() -> Result<OwnedFd, SysError> {
+        let bell = Bell::new()?;
+        bell.ring();
+        Ok(bell.fd)
+    }
+
     /// Makes it silent.
     pub(crate) fn silence(&self) {
         let _ = io::read(&self.fd, &mut [0; 8]);

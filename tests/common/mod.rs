@@ -176,6 +176,12 @@ pub fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the process, or this process's thread, of this id sleeps: in a system call that waits for something.
+pub fn is_asleep(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
 /// A name for a segment that no other test has.
 pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
