@@ -242,6 +242,75 @@ fn a_worker_may_die_between_two_elements_of_a_chunk() {
     }
 }
 
+// ---- runs -----------------------------------------------------------------------------------------------------------------
+
+/// Kills the only worker at a kill point while it takes tasks of a map by several. Gives what came of the map, and how many tasks
+/// were begun and came to their end.
+fn killed_in_a_run(point: &str, nth: u32, retries: u32) -> (Result<Vec<String>, Error>, u32) {
+    let _alone = alone();
+    let pool = Pool::builder().workers(1).retries(retries).start().unwrap();
+    let ended = Semaphore::new(0).unwrap();
+    pool.apply(arm, (point.to_owned(), nth)).unwrap();
+    let worker = pool.worker_pids();
+    // What comes of several does not fit what a worker can publish: it has to send it in parts.
+    let wide = |ended: Semaphore, x: u32| {
+        ended.release().unwrap();
+        format!("{x:300}")
+    };
+    let outcome = pool.tasks(wide, (0..RUN_TASKS).map(|x| (ended.clone(), x))).chunk(1).run();
+    assert_ne!(pool.worker_pids(), worker, "{point} {nth} was not reached");
+    let count = ended.value();
+    drop(ended);
+    is_whole(pool, 1);
+    (outcome, count)
+}
+
+const RUN_TASKS: u32 = 1200;
+
+/// Points in a run, how often they are passed, and whether a task has come to its end of which nobody will be told.
+const IN_RUNS: &[(&str, u32, u32)] = &[
+    ("worker.claimed", 160, 0),
+    ("worker.advanced", 400, 0),
+    ("worker.unpublished", 400, 1),
+    ("worker.published", 400, 0),
+    ("worker.flushed", 3, 1),
+    ("worker.ended", 160, 0),
+];
+
+#[test]
+fn only_the_task_is_run_again_that_the_dead_worker_was_in() {
+    for &(point, nth, again) in IN_RUNS {
+        let (outcome, count) = killed_in_a_run(point, nth, 1);
+        let expected: Vec<_> = (0..RUN_TASKS).map(|x| format!("{x:300}")).collect();
+        assert_eq!(outcome.unwrap_or_else(|error| panic!("{point}: {error}")), expected, "{point}");
+        assert_eq!(count, RUN_TASKS + again, "{point}: each was run once, but for the one");
+    }
+}
+
+#[test]
+fn what_a_worker_had_published_when_it_died_counts() {
+    for &(point, nth, _) in IN_RUNS {
+        let (outcome, count) = killed_in_a_run(point, nth, 0);
+        match point {
+            "worker.advanced" | "worker.unpublished" | "worker.flushed" => {
+                let Err(Error::Task(TaskError::WorkerDied { signal, .. })) = outcome else {
+                    panic!("{point}: no death was told")
+                };
+                assert_eq!(signal, Some(libc::SIGKILL), "{point}");
+                let is_begun = u32::from(point != "worker.advanced");
+                assert_eq!(count, RUN_TASKS - 1 + is_begun, "{point}: the others were run");
+            }
+            // If the run was of one task, it is in the dead one's hands.
+            "worker.claimed" => assert!(count + u32::from(outcome.is_err()) == RUN_TASKS),
+            _ => assert_eq!(
+                (outcome.unwrap_or_else(|error| panic!("{point}: {error}")).len(), count),
+                (1200, RUN_TASKS),
+                "{point}"
+            ),
+        }
+    }
+}
+
 // ---- the pool's process -----------------------------------------------------------------------------------------------------
 
 /// Has workers that are to be condemned, released, or to share a chunk, and dies at that.

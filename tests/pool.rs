@@ -685,6 +685,158 @@ fn two_hundred_workers_start_work_and_stop() {
     assert!(pool.worker_pids().is_empty());
 }
 
+// ---- tasks that travel together -------------------------------------------------------------------------------------------
+
+/// So many that they do.
+const MANY: u32 = 1600;
+
+#[test]
+fn progress_is_told_after_each_task_where_a_chunk_is_one() {
+    let pool = Pool::new(2).unwrap();
+    let (tell, told) = mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let tasks = pool.tasks(square, (0..u64::from(MANY)).map(|x| (x,))).chunk(1);
+    tasks.on_progress(move |done, all| tell.lock().unwrap().send((done, all)).unwrap()).run().unwrap();
+    let mut told: Vec<_> = told.try_iter().collect();
+    told.sort_unstable();
+    assert_eq!(told, (1..=MANY as usize).map(|done| (done, MANY as usize)).collect::<Vec<_>>());
+    assert_eq!(pool.tasks_done(), u64::from(MANY));
+}
+
+#[test]
+fn a_slow_task_delays_no_other_and_hides_no_outcome() {
+    let pool = Pool::new(2).unwrap();
+    for slow in [500, 1000, MANY - 1] {
+        let gate = Event::new().unwrap();
+        let items = (0..MANY).map(|x| (gate.clone(), x, slow));
+        let wait = |gate: Event, x: u32, slow: u32| {
+            if x == slow {
+                gate.wait().unwrap();
+            }
+            x
+        };
+        let open = gate.clone();
+        // It ends when all others are told of: those before it in its run, and those behind.
+        let tasks = pool.tasks(wait, items).chunk(1).on_progress(move |done, all| {
+            if done == all - 1 {
+                open.set();
+            }
+        });
+        assert_eq!(tasks.run().unwrap(), (0..MANY).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_poison_task_among_many_is_the_only_one_that_fails() {
+    let pool = Pool::builder().workers(2).start().unwrap();
+    for retries in [0, 2] {
+        let (ended, deaths) = (Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
+        let items = (0..MANY).map(|x| (ended.clone(), deaths.clone(), x));
+        let poison = |ended: Semaphore, deaths: Semaphore, x: u32| {
+            if x == 1200 {
+                deaths.release().unwrap();
+                die();
+            }
+            ended.release().unwrap();
+        };
+        let error = task_error(pool.tasks(poison, items).chunk(1).retries(retries).run());
+        assert!(matches!(error, TaskError::WorkerDied { signal: Some(libc::SIGKILL), .. }), "{error}");
+        assert_eq!((ended.value(), deaths.value()), (MANY - 1, retries + 1));
+    }
+}
+
+#[test]
+fn a_task_among_many_that_cannot_be_read_or_written_fails_alone() {
+    /// Whose argument cannot be written, cannot be read, and whose result cannot be written.
+    const BAD: [u32; 3] = [500, 900, 1300];
+    struct Number(u32);
+    impl serde::Serialize for Number {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            if self.0 == BAD[0] { Err(serde::ser::Error::custom("not today")) } else { self.0.serialize(serializer) }
+        }
+    }
+    impl<'de> serde::Deserialize<'de> for Number {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let number = u32::deserialize(deserializer)?;
+            if number == BAD[1] { Err(serde::de::Error::custom("not today")) } else { Ok(Number(number)) }
+        }
+    }
+    let pool = Pool::new(1).unwrap();
+    for (number, action) in BAD.into_iter().zip(["write the arguments", "read the arguments", "write the result"]) {
+        let ended = Semaphore::new(0).unwrap();
+        let items = (0..MANY).filter(|x| *x == number || !BAD.contains(x)).map(|x| (ended.clone(), Number(x)));
+        let back = |ended: Semaphore, x: Number| {
+            ended.release().unwrap();
+            if x.0 == BAD[2] { Number(BAD[0]) } else { x }
+        };
+        let Err(Error::Task(error)) = pool.tasks(back, items).chunk(1).run() else { panic!("no error") };
+        assert!(matches!(error, TaskError::Codec { action: told, .. } if told == action), "{error}");
+        assert_eq!(ended.value(), MANY - 2 - u32::from(number != BAD[2]), "{action}: all others were run");
+    }
+}
+
+#[test]
+fn results_of_any_size_and_handles_come_back_in_order() {
+    let pool = Pool::new(2).unwrap();
+    let len = |x: u32| (x as usize * 37 % 400) * usize::from(x % 100 != 7) + (x as usize % 100 / 99) * 5000;
+    let text = |len: u64| "x".repeat(len as usize);
+    let texts = pool.tasks(text, (0..MANY).map(|x| (len(x) as u64,))).chunk(1).run().unwrap();
+    assert!(texts.iter().zip(0..).all(|(text, x)| text.len() == len(x)));
+    let gate = Semaphore::new(3).unwrap();
+    let maybe = |gate: Semaphore, x: u32| x.is_multiple_of(50).then_some(gate);
+    let gates = pool.tasks(maybe, (0..MANY).map(|x| (gate.clone(), x))).chunk(1).run().unwrap();
+    assert!(gates.iter().zip(0u32..).all(|(gate, x)| gate.is_some() == x.is_multiple_of(50)));
+    gates.into_iter().flatten().for_each(|again| assert_eq!(again.value(), 3));
+}
+
+#[test]
+fn what_is_urgent_comes_before_what_is_not_begun_of_many() {
+    let pool = Pool::new(1).unwrap();
+    let order = Queue::<u32>::bounded(2 * MANY as usize).unwrap();
+    let (begun, gate) = (Event::new().unwrap(), Event::new().unwrap());
+    let note = |order: Queue<u32>, begun: Event, gate: Event, x: u32| {
+        order.put(x).unwrap();
+        if x == 1000 {
+            begun.set();
+            gate.wait().unwrap();
+        }
+    };
+    let items: Vec<_> = (0..MANY).map(|x| (order.clone(), begun.clone(), gate.clone(), x)).collect();
+    let mut many = pool.tasks(note, items).chunk(1).submit();
+    begun.wait().unwrap();
+    let mut urgent = pool.task(note, (order.clone(), begun, gate.clone(), 9999)).priority(1).submit();
+    gate.set();
+    urgent.get().unwrap();
+    many.get().unwrap();
+    let order: Vec<u32> = order.get_many(2 * MANY as usize).unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!(order, (0..=1000).chain([9999]).chain(1001..MANY).collect::<Vec<_>>());
+}
+
+#[test]
+fn many_tasks_are_cancelled_in_the_middle() {
+    let pool = Pool::new(2).unwrap();
+    let (ended, half) = (Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
+    let items = (0..MANY).map(|x| (ended.clone(), half.clone(), x));
+    let work = |ended: Semaphore, half: Semaphore, x: u32| {
+        if x == MANY / 2 {
+            half.release().unwrap();
+        }
+        // The second half waits to be cancelled.
+        while x >= MANY / 2 && !is_cancelled() {
+            std::thread::yield_now();
+        }
+        ended.release().unwrap();
+    };
+    let mut many = pool.tasks(work, items).chunk(1).submit();
+    half.acquire().unwrap().forget();
+    many.cancel();
+    assert!(matches!(task_error(many.get()), TaskError::Cancelled { .. }));
+    assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
+    pool.close();
+    pool.join().unwrap();
+    assert!(ended.value() <= MANY / 2 + 2, "each worker ended the one it was in: {}", ended.value());
+}
+
 #[test]
 fn threads_share_a_pool() {
     let pool = Pool::new(2).unwrap();

@@ -348,6 +348,14 @@
 #define SHMKIT_SHARE_GENERATION_SHIFT 32
 #define SHMKIT_SHARE_GENERATION_MASK UINT64_C(0xffffffff)
 
+/* Published: Which outcomes of a run lie in its worker's `PoolRun`. A field is (word >> SHIFT) & MASK. */
+#define SHMKIT_PUBLISHED_FIRST_SHIFT 0
+#define SHMKIT_PUBLISHED_FIRST_MASK UINT64_C(0xffff)
+#define SHMKIT_PUBLISHED_COUNT_SHIFT 16
+#define SHMKIT_PUBLISHED_COUNT_MASK UINT64_C(0xffff)
+#define SHMKIT_PUBLISHED_BYTES_SHIFT 32
+#define SHMKIT_PUBLISHED_BYTES_MASK UINT64_C(0xffffffff)
+
 /* BarrierState: State of a barrier. A field is (word >> SHIFT) & MASK. */
 #define SHMKIT_BARRIER_STATE_PHASE_SHIFT 0
 #define SHMKIT_BARRIER_STATE_PHASE_MASK UINT64_C(0xf)
@@ -1756,8 +1764,10 @@ typedef struct shmkit_pool_body {
     uint32_t reserved;
     /* 32: Offset of the shares (`Share`), one for each task word. */
     uint64_t shares_offset;
-    /* 40: Zero. */
-    uint64_t reserved_2[3];
+    /* 40: Offset of the `PoolRun`s, one for each worker. */
+    uint64_t runs_offset;
+    /* 48: Zero. */
+    uint64_t reserved_2[2];
 } shmkit_pool_body;
 SHMKIT_ASSERT(sizeof(shmkit_pool_body) == 64, "size of shmkit_pool_body");
 SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_body) == 64, "alignment of shmkit_pool_body");
@@ -1775,8 +1785,10 @@ SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved) == 28, "offset of reserved of
 SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved) == 4, "size of reserved of shmkit_pool_body");
 SHMKIT_ASSERT(offsetof(shmkit_pool_body, shares_offset) == 32, "offset of shares_offset of shmkit_pool_body");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->shares_offset) == 8, "size of shares_offset of shmkit_pool_body");
-SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved_2) == 40, "offset of reserved_2 of shmkit_pool_body");
-SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved_2) == 24, "size of reserved_2 of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, runs_offset) == 40, "offset of runs_offset of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->runs_offset) == 8, "size of runs_offset of shmkit_pool_body");
+SHMKIT_ASSERT(offsetof(shmkit_pool_body, reserved_2) == 48, "offset of reserved_2 of shmkit_pool_body");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_body *)0)->reserved_2) == 16, "size of reserved_2 of shmkit_pool_body");
 
 /* One worker. Written by that worker, and cleared by the pool before it is started. */
 typedef struct shmkit_pool_worker {
@@ -1807,5 +1819,23 @@ SHMKIT_ASSERT(offsetof(shmkit_pool_worker, current) == 24, "offset of current of
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->current) == 8, "size of current of shmkit_pool_worker");
 SHMKIT_ASSERT(offsetof(shmkit_pool_worker, reserved) == 32, "offset of reserved of shmkit_pool_worker");
 SHMKIT_ASSERT(sizeof(((shmkit_pool_worker *)0)->reserved) == 32, "size of reserved of shmkit_pool_worker");
+
+/* What came of the tasks of the run that a worker is at, as far as it has not sent that. Written by that worker. */
+typedef struct shmkit_pool_run {
+    /* 0: The run: generation (32 bits) and word plus one (32 bits); 0 if there is none. */
+    SHMKIT_ALIGNED(64) SHMKIT_ATOMIC(uint64_t) name;
+    /* 8: Which outcomes are there: `Published`. */
+    SHMKIT_ATOMIC(uint64_t) published;
+    /* 16: The outcomes, one after the other: of each its length and its bytes, as they are sent. */
+    SHMKIT_ATOMIC(uint64_t) outcomes[254];
+} shmkit_pool_run;
+SHMKIT_ASSERT(sizeof(shmkit_pool_run) == 2048, "size of shmkit_pool_run");
+SHMKIT_ASSERT(SHMKIT_ALIGNMENT(shmkit_pool_run) == 64, "alignment of shmkit_pool_run");
+SHMKIT_ASSERT(offsetof(shmkit_pool_run, name) == 0, "offset of name of shmkit_pool_run");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_run *)0)->name) == 8, "size of name of shmkit_pool_run");
+SHMKIT_ASSERT(offsetof(shmkit_pool_run, published) == 8, "offset of published of shmkit_pool_run");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_run *)0)->published) == 8, "size of published of shmkit_pool_run");
+SHMKIT_ASSERT(offsetof(shmkit_pool_run, outcomes) == 16, "offset of outcomes of shmkit_pool_run");
+SHMKIT_ASSERT(sizeof(((shmkit_pool_run *)0)->outcomes) == 2032, "size of outcomes of shmkit_pool_run");
 
 #endif

@@ -72,6 +72,16 @@ pub const WORDS: &[Word] = &[
         ],
     },
     Word {
+        name: "Published",
+        doc: "Which outcomes of a run lie in its worker's `PoolRun`.",
+        bits: 64,
+        fields: &[
+            field("first", 0, 16, "The number in the run of the task whose outcome is the first."),
+            field("count", 16, 16, "How many there are."),
+            field("bytes", 32, 32, "How many bytes they have."),
+        ],
+    },
+    Word {
         name: "BarrierState",
         doc: "State of a barrier.",
         bits: 64,
@@ -229,7 +239,7 @@ mod tests {
     use super::*;
     use crate::words::{
         Anchor, Arrival, BarrierState, Block, Cell, Entry, ExtentRef, IndexSlot, Link, MUTEX_CONTENDED, MUTEX_OWNER,
-        MUTEX_RECOVER, NodeInfo, Piece, Share, Slot, Small, Task, Token, Unit, Waiter,
+        MUTEX_RECOVER, NodeInfo, Piece, Published, Share, Slot, Small, Task, Token, Unit, Waiter,
     };
 
     fn mask(word: &str, field: &str) -> u64 {
@@ -276,6 +286,11 @@ mod tests {
         assert_eq!(Share { next: ONES, ..share }.pack(), mask("Share", "next"));
         assert_eq!(Share { end: ONES, ..share }.pack(), mask("Share", "end"));
         assert_eq!(Share { generation: ONES, ..share }.pack(), mask("Share", "generation"));
+
+        let published = Published::unpack(0);
+        assert_eq!(Published { first: ONES, ..published }.pack(), mask("Published", "first"));
+        assert_eq!(Published { count: ONES, ..published }.pack(), mask("Published", "count"));
+        assert_eq!(Published { bytes: ONES, ..published }.pack(), mask("Published", "bytes"));
 
         let state = BarrierState::unpack(0);
         assert_eq!(BarrierState { phase: ONES, ..state }.pack(), mask("BarrierState", "phase"));

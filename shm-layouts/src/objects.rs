@@ -426,8 +426,10 @@ layout! {
         28 => reserved: u32,
         /// Offset of the shares ([`crate::words::Share`]), one for each task word.
         32 => shares_offset: u64,
+        /// Offset of the `PoolRun`s, one for each worker.
+        40 => runs_offset: u64,
         /// Zero.
-        40 => reserved_2: [u64; 3],
+        48 => reserved_2: [u64; 2],
     }
 
     /// One worker. Written by that worker, and cleared by the pool before it is started.
@@ -444,5 +446,15 @@ layout! {
         24 => current: AtomicU64,
         /// Zero.
         32 => reserved: [AtomicU64; 4],
+    }
+
+    /// What came of the tasks of the run that a worker is at, as far as it has not sent that. Written by that worker.
+    struct PoolRun: 2048 bytes, aligned 64 {
+        /// The run: generation (32 bits) and word plus one (32 bits); 0 if there is none.
+        0 => name: AtomicU64,
+        /// Which outcomes are there: [`crate::words::Published`].
+        8 => published: AtomicU64,
+        /// The outcomes, one after the other: of each its length and its bytes, as they are sent.
+        16 => outcomes: [AtomicU64; 254],
     }
 }

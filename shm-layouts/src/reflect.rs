@@ -121,6 +121,7 @@ pub const STRUCTS: &[Struct] = &[
     crate::objects::SpawnBody::REFLECT,
     crate::objects::PoolBody::REFLECT,
     crate::objects::PoolWorker::REFLECT,
+    crate::objects::PoolRun::REFLECT,
 ];
 
 /// Every group of constants, in the order of SPEC.md.

@@ -177,6 +177,28 @@ impl Share {
     }
 }
 
+/// Which outcomes of a run lie in its worker's `PoolRun`: `bytes:32 | count:16 | first:16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The number in the run of the task whose outcome is the first.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+    /// How many bytes they have.
+    pub bytes: u32,
+}
+
+impl Published {
+    /// Unpacks a word.
+    pub const fn unpack(word: u64) -> Published {
+        Published { first: (word & 0xFFFF) as u32, count: ((word >> 16) & 0xFFFF) as u32, bytes: (word >> 32) as u32 }
+    }
+    /// Packs it.
+    pub const fn pack(self) -> u64 {
+        (self.bytes as u64) << 32 | ((self.count & 0xFFFF) as u64) << 16 | (self.first & 0xFFFF) as u64
+    }
+}
+
 /// State of a barrier: `round:32 | unused:16 | own:12 | phase:4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BarrierState {

@@ -130,7 +130,8 @@ where
 
     /// So many items in each chunk: what a worker takes at once. Unless told otherwise a chunk is an eighth of what is left for
     /// each worker, so that they become smaller towards the end. A chunk may have 65,535 items; what a worker has not begun of one is
-    /// given to those that have nothing to do.
+    /// given to those that have nothing to do. With 1 each is a task of its own: it fails, is repeated and told of alone, also where
+    /// a worker takes several short ones at once.
     pub fn chunk(mut self, items: usize) -> Self {
         self.chunk = Some(items.max(1));
         self

@@ -35,7 +35,22 @@ impl<R> Gather<R> {
 }
 
 impl<R: Argument> Sink<R> for Gather<R> {
-    fn take(&self, first: usize, outcomes: Outcomes<'_, R>) {
+    fn take(&self, mut first: usize, mut outcomes: Outcomes<'_, R>) {
+        // Of a run each task is told of.
+        let piece = if outcomes.is_run() && self.progress.is_some() { 1 } else { usize::MAX };
+        loop {
+            let before = outcomes.len();
+            self.take_piece(first, outcomes.by_ref().take(piece));
+            first += before - outcomes.len();
+            if outcomes.len() == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl<R> Gather<R> {
+    fn take_piece(&self, first: usize, outcomes: impl Iterator<Item = Result<R, TaskError>>) {
         let mut state = locked(&self.state);
         for (index, outcome) in (first..).zip(outcomes) {
             state.missing -= 1;

@@ -206,6 +206,8 @@ impl Shared {
                 self.table.await_recovery(token);
             }
             let mut state = self.state();
+            // What it had ended counts.
+            let unsent = self.unsent(&mut state, row);
             let pid = state.rows[row as usize].process.take().map_or(0, |process| process.pid());
             state.rows[row as usize] = Row::default();
             let out_of_memory = state.ran_out_of_memory(status.signal());
@@ -223,6 +225,9 @@ impl Shared {
                 self.give_up(&mut state, &why, &mut ended);
             }
             self.dispatch(state);
+            if let Some(unsent) = unsent {
+                unsent.tell();
+            }
         }
         // Who is told of the death finds another worker. One that the system refuses is tried again.
         let _ = self.balance();
@@ -248,12 +253,14 @@ impl Shared {
             Use::Task(generation, _) | Use::Winding(generation) => *generation,
             Use::Free => return,
         };
+        let begun = self.table.begun(word, generation);
         let job = state.take(word, generation);
         self.free(state, word);
-        let Some(mut job) = job else { return };
+        let Some(job) = job else { return };
+        let Some(mut job) = (if job.is_run { self.lose_run(state, job, begun) } else { Some(job) }) else { return };
         if job.options.retries > 0 && state.phase != Phase::Terminated {
             job.options.retries -= 1;
-            state.again(job);
+            state.again(job.whole(false));
             return;
         }
         event!(WARN, "a worker died running a task", pid = pid, task = job.id, how = status.to_string());
@@ -261,6 +268,23 @@ impl Shared {
         let exit_code = status.exit_code().filter(|_| signal.is_none());
         let peak_rss = status.peak_rss();
         ended.push((job, TaskError::WorkerDied { pid, signal, exit_code, task, peak_rss, out_of_memory }));
+    }
+
+    /// A run whose worker died: gives the task that it was in, if it was in one. The others are sent again, one by one: if the run
+    /// as a whole kills workers, nobody knows yet which of its tasks does.
+    fn lose_run(&self, state: &mut State, job: Job, begun: u32) -> Option<Job> {
+        let all = job.elements as u32;
+        // A worker publishes what came of a task before it begins the next.
+        let begun = match all {
+            1 => 1,
+            _ => begun.clamp(job.told, all),
+        };
+        if state.phase != Phase::Terminated {
+            state.again(job.part(begun, all, false));
+        }
+        let (chunk, id) = (job.chunk + job.told, job.id + u64::from(job.told));
+        let lost = (begun - job.told) as usize;
+        (lost > 0).then(|| Job { chunk, id, elements: lost, told: 0, ..job })
     }
 
     /// Nothing more will be run.
@@ -315,7 +339,9 @@ impl Shared {
                     self.table.release(index as u32);
                     failpoint!("pool.released");
                 }
-                drop(state);
+                // They end after the task they run.
+                state.take_rests(&self.table, i32::MAX);
+                self.dispatch(state);
                 self.tasks.wake();
             }
             return Ok(());

@@ -7,7 +7,8 @@
 //! ```
 //! Which worker runs which task stands in the table, in a word that the worker changes by one compare-and-swap. So the death
 //! of a worker fails just its task, at once, with [`TaskError::WorkerDied`] (or the task is sent again, if that was asked
-//! for), and another worker takes its place. Results that a worker had sent before it died count.
+//! for), and another worker takes its place. Results that a worker had sent before it died count. Short tasks of a map travel
+//! together, and are still lost, repeated and told of one by one: see the head of `pool/run.rs`.
 //!
 //! # Crash behaviour
 //!
@@ -21,6 +22,9 @@
 //! | between two elements of a chunk | a share that says where it was | nobody needs to: only the pool and this worker read it | its chunk as it is now; what was given to others is theirs |
 //! | after the task ended, before it sent the reply | ENDED by a dead one | recovery makes it LOST | the task fails, or is sent again |
 //! | after it sent the reply | the reply | nobody needs to | nothing |
+//! | after it took several tasks of a map, before it began one | as after the claim | the pool sends them again, one by one | nothing; the task, if it was one |
+//! | in one of them, or with its outcome not published yet | RUNNING by a dead one; a share that says which was begun | as while it runs the task; those that it had not begun are sent again, one by one | the task that it was in |
+//! | with outcomes of them that it had published and not sent | as above, and the outcomes | the pool tells what is published | nothing |
 //! | before it is ready, again and again | – | the pool gives up after three: `BrokenPool` with what the last one said | all tasks |
 //! | while another one is to take its place, or none is | it is dead | the pool counts anew | as above |
 //! | **the pool's process**, wherever | – | the workers are daemons and die with it; recovery frees the queues and the table | all |
@@ -40,6 +44,7 @@ mod imap;
 mod manager;
 mod parallel;
 mod promise;
+mod run;
 mod shared;
 mod sharing;
 mod state;

@@ -12,7 +12,7 @@ use super::manager::Plan;
 use super::sharing::FIRST_LOOK;
 use super::state::*;
 use super::table::{Cancelled, Table};
-use super::task::{Header, NO_TASK, Ticket};
+use super::task::{Header, NO_TASK, Part, Records, Ticket, part, why_none};
 use super::work::Work;
 use crate::channel::{Outbox, Queue};
 use crate::error::{ChannelError, Error, Result, TaskError};
@@ -139,7 +139,9 @@ impl Shared {
             for chunk in 0..chunks {
                 let id = first_id.wrapping_add(u64::from(chunk));
                 let elements = work.elements(chunk);
-                Job { call, work: Arc::clone(&work), chunk, elements, id, options, entry }.complete(Err(error.clone()));
+                let work = Arc::clone(&work);
+                let job = Job { call, work, chunk, elements, is_run: false, told: 0, id, options, entry };
+                job.complete(Err(error.clone()));
             }
             call
         };
@@ -160,7 +162,10 @@ impl Shared {
             drop(state);
             return refuse(call, first_id, error);
         }
-        state.queue(Waiting { call, work, next: 0, end: chunks, first_id, options, entry });
+        let plan = &self.plan;
+        let is_free = options.limit.is_none() && options.priority == 0 && plan.limit == 0 && plan.max_rss == 0;
+        let in_runs = is_free && work.pace().is_some();
+        state.queue(Waiting { call, work, next: 0, end: chunks, first_id, options, entry, in_runs });
         if options.priority != 0 || state.window < WINDOW as usize {
             self.make_way(&mut state, options.priority);
         }
@@ -186,7 +191,9 @@ impl Shared {
             }
         }
         withdrawn.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
-        withdrawn.into_iter().for_each(|job| state.again(job));
+        withdrawn.into_iter().for_each(|job| state.again(job.whole(true)));
+        // What workers have taken comes before what was still in the queue.
+        state.take_rests(&self.table, priority);
     }
 
     /// Sends what waits, as long as there are free words.
@@ -212,8 +219,9 @@ impl Shared {
                 .filter_map(|(word, generation)| {
                     // One that was cancelled in the meantime is not there.
                     let Use::Task(_, job) = &state.uses[word as usize] else { return None };
-                    let header = Header { ticket: Ticket { word, generation }, entry: job.entry, limit: job.limit() };
-                    Some((header, Arc::clone(&job.work), job.chunk))
+                    let (ticket, is_run) = (Ticket { word, generation }, job.is_run);
+                    let header = Header { ticket, entry: job.entry, limit: job.limit(), is_run };
+                    Some(Message { header, work: Arc::clone(&job.work), chunk: job.chunk, tasks: job.elements })
                 })
                 .collect();
             drop(state);
@@ -232,10 +240,15 @@ impl Shared {
                     // None if it was cancelled in the meantime.
                     let job = state.take(ticket.word, ticket.generation);
                     self.free(&mut state, ticket.word);
-                    ended.extend(job.map(|job| {
-                        let task = job.id;
-                        (job, TaskError::Codec { action: "write the arguments", why, task })
-                    }));
+                    match job {
+                        // It may be the fault of one of them.
+                        Some(job) if job.elements > 1 && job.is_run => state.again(job.whole(false)),
+                        Some(job) => {
+                            let task = job.id;
+                            ended.push((job, TaskError::Codec { action: "write the arguments", why, task }));
+                        }
+                        None => {}
+                    }
                 }
                 drop(state);
                 complete(ended);
@@ -256,12 +269,16 @@ impl Shared {
     }
 
     /// Writes and sends messages; gives those that could not be, and why.
-    fn send(&self, messages: Vec<(Header, Arc<dyn Work>, u32)>) -> Vec<(Ticket, String)> {
+    fn send(&self, messages: Vec<Message>) -> Vec<(Ticket, String)> {
         let mut failed = Vec::new();
         let mut outbox = locked(&self.outbox);
         let mut sent = Vec::with_capacity(messages.len());
-        for (header, work, chunk) in messages {
-            let written = catch_unwind(AssertUnwindSafe(|| work.write(chunk, &header, &self.tasks, &mut outbox)));
+        for Message { header, work, chunk, tasks } in messages {
+            let queue = &self.tasks;
+            let written = catch_unwind(AssertUnwindSafe(|| match header.is_run {
+                true => work.write_run(chunk, tasks, &header, queue, &mut outbox),
+                false => work.write(chunk, &header, queue, &mut outbox),
+            }));
             match written {
                 Ok(Ok(())) => sent.push(header.ticket),
                 Ok(Err(Error::Channel(ChannelError::Codec { why, .. }))) => failed.push((header.ticket, why)),
@@ -374,11 +391,25 @@ impl Shared {
             Some(Use::Task(generation, _) | Use::Winding(generation)) if *generation == ticket.generation => {}
             _ => return,
         }
+        let part = part(reply);
+        if let Some((said, records)) = part
+            && !said.is_last
+        {
+            // None if it is told of already.
+            let heard = state.hear(ticket.word, ticket.generation, said.first, said.count);
+            drop(state);
+            if let Some((job, news)) = heard {
+                job.tell(news, Ok(records));
+            }
+            return;
+        }
         let job = state.take(ticket.word, ticket.generation);
         self.free(&mut state, ticket.word);
         drop(state);
-        if let Some(job) = job {
-            job.complete(Ok(reply));
+        match job {
+            Some(job) if job.is_run => end_run(job, part, reply),
+            Some(job) => job.complete(Ok(reply)),
+            None => {}
         }
     }
 
@@ -475,6 +506,15 @@ impl Shared {
     }
 }
 
+/// What is to be written.
+struct Message {
+    header: Header,
+    work: Arc<dyn Work>,
+    chunk: u32,
+    /// Of a run.
+    tasks: usize,
+}
+
 /// The reader's role of a thread that waits for a result.
 struct Reading<'a> {
     shared: &'a Shared,
@@ -484,6 +524,24 @@ impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.shared.stop_reading();
     }
+}
+
+/// Tells what the last reply to a run says.
+fn end_run(mut job: Job, part: Option<(Part, Records<'_>)>, reply: &[u8]) {
+    let error = match part {
+        Some((said, records)) => {
+            if let Some(pace) = job.work.pace() {
+                pace.note(said.pace);
+            }
+            let news = job.hear(said.first, said.count);
+            job.tell(news, Ok(records));
+            let why = "there are fewer than were asked for".to_owned();
+            TaskError::Codec { action: "read the result", why, task: job.id }
+        }
+        None => why_none(reply, job.id),
+    };
+    // None, unless something is wrong.
+    job.complete(Err(error));
 }
 
 pub(super) fn kill_all(state: &mut State) {

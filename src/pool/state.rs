@@ -3,6 +3,7 @@
 use super::manager::Row;
 use super::sharing::FIRST_LOOK;
 use super::table::Table;
+use super::task::Records;
 use super::work::Work;
 use crate::error::{Result, TaskError};
 use crate::sys::memory;
@@ -44,8 +45,12 @@ pub(super) struct Job {
     pub call: u64,
     pub work: Arc<dyn Work>,
     pub chunk: u32,
-    /// How many elements the chunk has.
+    /// How many elements the chunk has; how many tasks the run.
     pub elements: usize,
+    /// It is several tasks, or may have been: chunks of one element each, from `chunk` on.
+    pub is_run: bool,
+    /// Tasks of the run that are told of.
+    pub told: u32,
     pub id: u64,
     pub options: Options,
     pub entry: Place,
@@ -54,7 +59,56 @@ pub(super) struct Job {
 impl Job {
     /// Tells what became of it. A panic of the user's own code ends here.
     pub(super) fn complete(self, reply: Result<&[u8], TaskError>) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.work.complete(self.chunk, reply, self.id)));
+        match reply {
+            Err(error) if self.is_run => {
+                let news = News { from: self.told, count: self.left(), skip: 0 };
+                self.tell(news, Err(error));
+            }
+            reply => {
+                let _ = catch_unwind(AssertUnwindSafe(|| self.work.complete(self.chunk, reply, self.id)));
+            }
+        }
+    }
+
+    /// Tells what became of some tasks of the run.
+    pub(super) fn tell(&self, news: News, records: Result<Records<'_>, TaskError>) {
+        Told { work: Arc::clone(&self.work), chunk: self.chunk, id: self.id }.tell(news, records);
+    }
+
+    /// The task, or the run of which nothing is told, to be sent again.
+    pub(super) fn whole(&self, in_runs: bool) -> Waiting {
+        let chunks = if self.is_run { self.elements as u32 } else { 1 };
+        self.part(0, chunks, in_runs && self.is_run)
+    }
+
+    /// Tasks of the run that are not told of.
+    pub(super) fn left(&self) -> u32 {
+        (self.elements as u32).saturating_sub(self.told)
+    }
+
+    /// Notes that the outcomes of `count` tasks of the run are known, from `first` on; gives which of them nobody was told of.
+    pub(super) fn hear(&mut self, first: u32, count: u32) -> News {
+        let from = self.told;
+        // What begins behind a gap cannot be: outcomes come in order.
+        let end = if first > from { from } else { first.saturating_add(count).min(self.elements as u32).max(from) };
+        self.told = end;
+        News { from, count: end - from, skip: from.saturating_sub(first) }
+    }
+
+    /// Takes back what is not begun of a run.
+    pub(super) fn give_up_rest(&mut self, table: &Table, word: u32, generation: u32) -> Option<Waiting> {
+        let had = self.elements as u32;
+        let kept = table.take_rest(word, generation).filter(|kept| (1..had).contains(kept))?;
+        self.elements = kept as usize;
+        Some(self.part(kept, had, true))
+    }
+
+    /// Tasks of the run, to be sent again: those between these two.
+    pub(super) fn part(&self, from: u32, end: u32, in_runs: bool) -> Waiting {
+        let first_id = self.id.wrapping_sub(u64::from(self.chunk));
+        let (next, end) = (self.chunk + from, self.chunk + end);
+        let (call, work, options, entry) = (self.call, Arc::clone(&self.work), self.options, self.entry);
+        Waiting { call, work, next, end, first_id, options, entry, in_runs }
     }
 
     /// How long it may run; 0 for as long as it wants.
@@ -64,6 +118,33 @@ impl Job {
             u64::try_from(all).unwrap_or(u64::MAX).max(1)
         })
     }
+}
+
+/// A run of which something is told.
+pub(super) struct Told {
+    work: Arc<dyn Work>,
+    chunk: u32,
+    id: u64,
+}
+
+impl Told {
+    /// Tells what became of some of its tasks. A panic of the user's own code ends here.
+    pub(super) fn tell(&self, news: News, records: Result<Records<'_>, TaskError>) {
+        if news.count > 0 {
+            let records = records.map(|records| records.skip(news.skip));
+            let (chunk, id) = (self.chunk + news.from, self.id + u64::from(news.from));
+            let tell = || self.work.complete_run(chunk, news.count as usize, records, id);
+            let _ = catch_unwind(AssertUnwindSafe(tell));
+        }
+    }
+}
+
+/// Tasks of a run whose outcomes have come: those that are new, and how many others come before them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News {
+    pub from: u32,
+    pub count: u32,
+    pub skip: u32,
 }
 
 /// What waits for words: the chunks of a batch from `next` on.
@@ -76,6 +157,8 @@ pub(super) struct Waiting {
     pub first_id: u64,
     pub options: Options,
     pub entry: Place,
+    /// Several may travel together.
+    pub in_runs: bool,
 }
 
 /// What a word is used for.
@@ -193,26 +276,33 @@ impl State {
 
     /// The next tasks to be sent, with their words and generations; each is under way from now on.
     pub(super) fn next_batch(&mut self, table: &Table, batch: &mut Vec<(u32, u32)>) {
+        // Once some tasks are more urgent than others, each is sent alone: what is begun is not interrupted.
+        let (workers, singly) = (self.wanted, self.window < WINDOW as usize);
         while batch.len() < BATCH
             && self.under_way() < self.window
+            && let under_way = self.under_way()
             && let Some(waiting) = self.backlog.front_mut()
-            && let Some(word) = self.free.pop()
         {
+            let is_run = waiting.in_runs && !singly;
+            let run = if is_run { waiting.next_run(workers, under_way) } else { Some(1) };
+            let Some(chunks) = run else { break };
+            let Some(word) = self.free.pop() else { break };
             let generation = table.queue(word);
             let (call, work, options, entry) =
                 (waiting.call, Arc::clone(&waiting.work), waiting.options, waiting.entry);
             let (chunk, id) = (waiting.next, waiting.first_id.wrapping_add(u64::from(waiting.next)));
-            waiting.next += 1;
+            waiting.next += chunks;
             if waiting.next == waiting.end {
                 self.backlog.pop_front();
             }
-            let elements = work.elements(chunk);
-            if elements > 1 {
+            let elements = if is_run { chunks as usize } else { work.elements(chunk) };
+            if is_run || elements > 1 {
                 table.share_all(word, generation, elements as u32);
             }
             self.timed += usize::from(options.limit.is_some());
             self.several += usize::from(elements > 1);
-            self.uses[word as usize] = Use::Task(generation, Job { call, work, chunk, elements, id, options, entry });
+            let job = Job { call, work, chunk, elements, is_run, told: 0, id, options, entry };
+            self.uses[word as usize] = Use::Task(generation, job);
             batch.push((word, generation));
         }
     }
@@ -233,18 +323,46 @@ impl State {
         }
     }
 
+    /// Notes that outcomes of a run's tasks have come: see [`Job::hear`]. `None` if it is told of already.
+    pub(super) fn hear(&mut self, word: u32, generation: u32, first: u32, count: u32) -> Option<(Told, News)> {
+        match self.uses.get_mut(word as usize) {
+            Some(Use::Task(found, job)) if *found == generation && job.is_run => {
+                let news = job.hear(first, count);
+                Some((Told { work: Arc::clone(&job.work), chunk: job.chunk, id: job.id }, news))
+            }
+            _ => None,
+        }
+    }
+
     /// Has a batch wait, after all that is as urgent.
     pub(super) fn queue(&mut self, waiting: Waiting) {
         let place = self.backlog.partition_point(|other| other.options.priority >= waiting.options.priority);
         self.backlog.insert(place, waiting);
     }
 
-    /// Sends a task again, before all that is as urgent.
-    pub(super) fn again(&mut self, job: Job) {
-        let Job { call, work, chunk, id, options, entry, .. } = job;
-        let (next, end, first_id) = (chunk, chunk + 1, id.wrapping_sub(u64::from(chunk)));
-        let place = self.backlog.partition_point(|other| other.options.priority > options.priority);
-        self.backlog.insert(place, Waiting { call, work, next, end, first_id, options, entry });
+    /// Sends a task, or what is left of a run, again, before all that is as urgent.
+    pub(super) fn again(&mut self, waiting: Waiting) {
+        if waiting.next < waiting.end {
+            let place = self.backlog.partition_point(|other| other.options.priority > waiting.options.priority);
+            self.backlog.insert(place, waiting);
+        }
+    }
+
+    /// Takes back what the workers have not begun of their runs, as far as it is less urgent than `priority`; in order.
+    pub(super) fn take_rests(&mut self, table: &Table, priority: i32) {
+        let mut rests = Vec::new();
+        for (word, used) in (0..).zip(&mut self.uses) {
+            if let Use::Task(generation, job) = used
+                && job.is_run
+                && job.options.priority < priority
+                && let Some(rest) = job.give_up_rest(table, word, *generation)
+            {
+                self.several -= usize::from(job.elements == 1);
+                rests.push(rest);
+            }
+        }
+        rests.sort_unstable_by_key(|rest| std::cmp::Reverse((rest.first_id, rest.next)));
+        rests.into_iter().for_each(|rest| self.again(rest));
     }
 
     /// Whether a worker that was killed just now was killed for want of memory: one of the deaths that nobody was told of yet.
@@ -266,6 +384,8 @@ impl State {
                     work: Arc::clone(&waiting.work),
                     chunk,
                     elements: waiting.work.elements(chunk),
+                    is_run: false,
+                    told: 0,
                     id: first_id.wrapping_add(u64::from(chunk)),
                     options,
                     entry,

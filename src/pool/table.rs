@@ -7,8 +7,9 @@
 //! cancel   QUEUED → CANCELLED by nobody (pool) → ENDED by me (worker: passed over) → FREE
 //!          RUNNING by w → CANCELLED by w (pool: please end) → ENDED by w, if it does; else
 //!                         CONDEMNED by w (pool), and only then w is sent a signal: w begins no other task
-//! share    generation:32 | end:16 | next:16, one for each word: (g, n, 0) → next+1 (worker, before each element of a chunk of several)
-//!          → end-k (pool: k elements that are not begun are another chunk's from now on)
+//! share    generation:32 | end:16 | next:16, one for each word: (g, n, 0) → next+1 (worker, before each element of a chunk of several,
+//!          or task of a run) → end-k (pool: k elements that are not begun are another chunk's from now on)
+//! run      one for each worker: what came of the tasks of its run (see `run`)
 //! death    RUNNING, CANCELLED, CONDEMNED or ENDED by a dead one → LOST (recovery) → FREE (pool: failed, or sent again)
 //! ```
 //! A message in the queue of tasks names its word and generation. It may be delivered again, when a worker dies between
@@ -19,7 +20,7 @@ use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, handle_as_value};
 use crate::segment::{Attachment, Segment, atomic, fetch};
 use shmkit_layouts::kinds::KIND_POOL;
-use shmkit_layouts::objects::{PoolBody, PoolWorker};
+use shmkit_layouts::objects::{PoolBody, PoolRun, PoolWorker};
 use shmkit_layouts::words::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -71,6 +72,7 @@ pub(super) struct Table {
     tasks: *const AtomicU64,
     shares: *const AtomicU64,
     workers: *const PoolWorker,
+    runs: *const PoolRun,
     /// Task words.
     pub(super) len: u32,
     /// Rows of workers.
@@ -87,6 +89,12 @@ unsafe impl Sync for Table {}
 pub(super) struct Size {
     pub(super) tasks: u32,
     pub(super) workers: u32,
+}
+
+impl Size {
+    fn runs_offset(&self) -> u64 {
+        (BODY + u64::from(self.workers) * 64 + u64::from(self.tasks) * 16).next_multiple_of(64)
+    }
 }
 
 /// The owner of a cancelled task that no worker had begun.
@@ -115,6 +123,7 @@ pub(super) enum Claim {
 }
 
 const BODY: u64 = size_of::<PoolBody>() as u64;
+const RUN: u64 = size_of::<PoolRun>() as u64;
 
 impl Shared for Table {
     type Options = Size;
@@ -123,7 +132,11 @@ impl Shared for Table {
         KIND_POOL
     }
     fn size(size: &Size) -> Result<u64> {
-        Ok(BODY + u64::from(size.workers) * 64 + u64::from(size.tasks) * 16)
+        Ok(size.runs_offset() + u64::from(size.workers) * RUN)
+    }
+    fn zeroed(size: &Size) -> u64 {
+        // A run is cleared before its worker is started: those that never are take no memory.
+        size.runs_offset()
     }
     fn build(size: &Size, start: *mut u8, _: BodyId) -> Result<()> {
         let body = start.cast::<PoolBody>();
@@ -134,6 +147,7 @@ impl Shared for Table {
             (&raw mut (*body).workers_offset).write(BODY);
             (&raw mut (*body).tasks_offset).write(BODY + u64::from(size.workers) * 64);
             (&raw mut (*body).shares_offset).write(BODY + u64::from(size.workers) * 64 + u64::from(size.tasks) * 8);
+            (&raw mut (*body).runs_offset).write(size.runs_offset());
         }
         Ok(())
     }
@@ -146,7 +160,8 @@ impl Shared for Table {
         let tasks = object.part(fetch!(body, tasks_offset), u64::from(len))?;
         let shares = object.part(fetch!(body, shares_offset), u64::from(len))?;
         let workers = object.part(fetch!(body, workers_offset), u64::from(rows))?;
-        Ok(Table { object, body, tasks, shares, workers, len, rows })
+        let runs = object.part(fetch!(body, runs_offset), u64::from(rows))?;
+        Ok(Table { object, body, tasks, shares, workers, runs, len, rows })
     }
     fn object(&self) -> &Object {
         &self.object
@@ -183,6 +198,11 @@ impl Table {
         (worker < self.rows).then(|| self.workers.wrapping_add(worker as usize))
     }
 
+    /// What a worker has published of its run: see [`super::run`].
+    pub(super) fn run(&self, worker: u32) -> Option<*const PoolRun> {
+        (worker < self.rows).then(|| self.runs.wrapping_add(worker as usize))
+    }
+
     // ---- the pool ------------------------------------------------------------------------------------------------
 
     /// The next generation of a FREE word, which becomes QUEUED.
@@ -209,9 +229,25 @@ impl Table {
         share.filter(|share| share.generation == generation).map_or(0, |share| share.end.saturating_sub(share.next))
     }
 
+    /// How many elements of a chunk or run are begun.
+    pub(super) fn begun(&self, index: u32, generation: u32) -> u32 {
+        // Relaxed: its worker is dead, and recovery's change of the word was seen.
+        let share = self.share(index).map(|share| Share::unpack(share.load(Ordering::Relaxed)));
+        share.filter(|share| share.generation == generation).map_or(0, |share| share.next.min(share.end))
+    }
+
     /// Takes half of the elements that are not begun, and one more if their number is odd, from the end of a chunk; gives how many
     /// the chunk has left, at least one.
     pub(super) fn split(&self, index: u32, generation: u32) -> Option<u32> {
+        self.take_back(index, generation, |left| left.div_ceil(2))
+    }
+
+    /// As [`Table::split`], all that are not begun.
+    pub(super) fn take_rest(&self, index: u32, generation: u32) -> Option<u32> {
+        self.take_back(index, generation, |left| left)
+    }
+
+    fn take_back(&self, index: u32, generation: u32, part: impl Fn(u32) -> u32) -> Option<u32> {
         let share = self.share(index)?;
         let mut seen = share.load(Ordering::Relaxed);
         loop {
@@ -219,7 +255,7 @@ impl Table {
             if found.generation != generation {
                 return None;
             }
-            let given = found.end.saturating_sub(found.next).div_ceil(2).min(found.end.saturating_sub(1));
+            let given = part(found.end.saturating_sub(found.next)).min(found.end.saturating_sub(1));
             let kept = found.end - given;
             if kept == found.end {
                 return None;
@@ -339,6 +375,7 @@ impl Table {
         if let Some(row) = self.row(worker) {
             atomic!(row, token).store(0, Ordering::Relaxed);
             atomic!(row, current).store(0, Ordering::Relaxed);
+            self.end_run(worker);
             atomic!(row, state).store(WORKER_STARTING, Ordering::Release);
         }
     }

@@ -1,8 +1,9 @@
 //! What is asked of the pool: a call, or a batch of calls in chunks, and where its outcomes go.
 
 use super::Argument;
+use super::run::{Pace, write_with_length};
 use super::table::Table;
-use super::task::{Header, Outcomes};
+use super::task::{Header, Outcomes, Records};
 use crate::channel::{Outbox, Queue};
 use crate::error::{Result, TaskError};
 use crate::segment::locked;
@@ -15,6 +16,22 @@ use std::sync::Mutex;
 pub(super) trait Work: std::marker::Send + Sync {
     /// Writes the message of a chunk.
     fn write(&self, chunk: u32, header: &Header, tasks: &Queue<()>, outbox: &mut Outbox) -> Result<()>;
+
+    /// Writes the message of a run of so many tasks, each of them a chunk of one element.
+    fn write_run(
+        &self,
+        first: u32,
+        tasks: usize,
+        header: &Header,
+        queue: &Queue<()>,
+        outbox: &mut Outbox,
+    ) -> Result<()>;
+
+    /// How long its tasks take, if there are several and each is one element: they may travel in runs.
+    fn pace(&self) -> Option<&Pace>;
+
+    /// Takes outcomes of tasks of a run, or why there are none.
+    fn complete_run(&self, first: u32, tasks: usize, records: Result<Records<'_>, TaskError>, task: u64);
 
     /// Takes the bytes of a chunk's reply, or why there is none.
     fn complete(&self, chunk: u32, reply: Result<&[u8], TaskError>, task: u64);
@@ -84,6 +101,7 @@ pub(super) struct Batch<A, S> {
     items: Mutex<Items<A>>,
     elements: usize,
     chunks: Chunks,
+    pace: Pace,
     pub(super) sink: S,
 }
 
@@ -102,7 +120,7 @@ impl<A, S> Batch<A, S> {
         let elements = items.len();
         let next = chunks.len(elements) as u32;
         let items = Items { arguments: items, splits: HashMap::new(), next };
-        Batch { items: Mutex::new(items), elements, chunks, sink }
+        Batch { items: Mutex::new(items), elements, chunks, pace: Pace::default(), sink }
     }
 
     /// The elements of a chunk.
@@ -135,10 +153,52 @@ impl<A: Serialize> Serialize for Arguments<'_, A> {
     }
 }
 
+/// The arguments of the tasks of a run, each with its length: one that cannot be read does not hide the next.
+struct Separately<'a, A>(&'a [Option<A>]);
+
+impl<A: Serialize> Serialize for Separately<'_, A> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::Error;
+        let mut bytes = Vec::with_capacity(256);
+        for arguments in self.0 {
+            let arguments = arguments.as_ref().ok_or_else(|| S::Error::custom("the arguments are gone"))?;
+            write_with_length(&mut bytes, arguments).map_err(S::Error::custom)?;
+        }
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
 impl<A: Argument, R: Argument, S: Sink<R>> Work for Typed<A, R, S> {
     fn write(&self, chunk: u32, header: &Header, tasks: &Queue<()>, outbox: &mut Outbox) -> Result<()> {
         let items = locked(&self.0.items);
         tasks.write(outbox, &(header, Arguments(&items.arguments[self.0.range(&items, chunk)])))
+    }
+
+    fn write_run(
+        &self,
+        first: u32,
+        tasks: usize,
+        header: &Header,
+        queue: &Queue<()>,
+        outbox: &mut Outbox,
+    ) -> Result<()> {
+        let items = locked(&self.0.items);
+        let arguments = &items.arguments[first as usize..first as usize + tasks];
+        queue.write(outbox, &(header, tasks as u32, Separately(arguments)))
+    }
+
+    fn pace(&self) -> Option<&Pace> {
+        (matches!(self.0.chunks, Chunks::Of(1)) && self.0.elements > 1).then_some(&self.0.pace)
+    }
+
+    fn complete_run(&self, first: u32, tasks: usize, records: Result<Records<'_>, TaskError>, task: u64) {
+        let first = first as usize;
+        self.0.sink.take(first, Outcomes::of_run(records, tasks, task));
+        let arguments = first..first + tasks;
+        if std::mem::needs_drop::<A>() {
+            let done: Vec<_> = locked(&self.0.items).arguments[arguments].iter_mut().map(Option::take).collect();
+            drop(done);
+        }
     }
 
     fn complete(&self, chunk: u32, reply: Result<&[u8], TaskError>, task: u64) {

@@ -140,7 +140,10 @@ pub(super) fn work(orders: Orders) -> Result<(), String> {
             table.finish(row);
         }
         failpoint!("worker.replied");
-        table.count(row);
+        // A run counts each of its tasks.
+        if !header.is_run {
+            table.count(row);
+        }
         done += 1;
         if done == limit || !goes_on {
             return Ok(());
@@ -178,7 +181,7 @@ fn take(table: &Table, entries: &mut Entries, bytes: &[u8]) -> Result<Option<Tak
         let entry = unsafe { std::mem::transmute::<*const (), Entry>(address as *const ()) };
         // A user's `Deserialize` may panic.
         let panicked = |_| Err(last_panic().unwrap_or_else(|| "panicked".to_owned()));
-        catch_unwind(AssertUnwindSafe(|| entry(arguments))).unwrap_or_else(panicked)
+        catch_unwind(AssertUnwindSafe(|| entry(arguments, header.is_run))).unwrap_or_else(panicked)
     });
     Ok(Some(Taken { header, what: call.map_or_else(What::Unreadable, What::Call) }))
 }
