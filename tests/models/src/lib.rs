@@ -15,6 +15,7 @@
 //! | [`condition`] | records of waiters, and notifications that no death swallows |
 //! | [`permits`] | the permit semaphore |
 //! | [`pool`] | task words, and the order of replies and deaths |
+//! | [`runs`] | tasks that a worker takes together: outcomes published one by one, and taken back what is not begun |
 //! | [`queue`] | the index ring over owned blocks, with reuse of participant slots and one-pass recovery |
 //! | [`registry`] | attach, detach and recovery of a participant slot |
 //! | [`read_link`] | reads of a published block without a lock |
@@ -54,6 +55,7 @@ pub mod read_link;
 pub mod references;
 pub mod registry;
 pub mod rlock;
+pub mod runs;
 pub mod segment_file;
 mod sleepers;
 pub mod value;
