@@ -1,7 +1,10 @@
 //! Waits that a signal handler ends.
 
 use shmkit::sync::{set_interrupt_check, wait_any};
-use shmkit::{Barrier, Condition, Error, Event, Lock, Queue, RLock, Result, Semaphore, SyncError};
+use shmkit::{
+    Barrier, Condition, Error, Event, Lock, Once as SharedOnce, PermitSemaphore, Queue, RLock, Result, RwLock,
+    Semaphore, SyncError,
+};
 use std::cell::RefCell;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -117,6 +120,43 @@ fn every_wait_can_be_left_and_nothing_is_taken() {
     assert!(is_interrupted(interrupted(move || waits.put(2))));
     assert_eq!(queue.get().unwrap(), 1);
     assert!(queue.is_empty());
+}
+
+#[test]
+fn a_wait_at_a_lock_for_readers_and_writers_is_left_as_it_was_found() {
+    let lock = RwLock::new(7u64).unwrap();
+    let reads = lock.read().unwrap();
+    let waits = lock.clone();
+    assert!(is_interrupted(interrupted(move || waits.write().map(drop).map_err(Error::from))));
+    assert!(!lock.is_write_locked());
+    drop(reads);
+    let writes = lock.write().unwrap();
+    let waits = lock.clone();
+    assert!(is_interrupted(interrupted(move || waits.read().map(|value| *value).map_err(Error::from))));
+    drop(writes);
+    assert_eq!(lock.readers(), 0);
+    assert_eq!(*lock.read().unwrap(), 7);
+}
+
+#[test]
+fn a_wait_for_a_permit_for_the_end_of_something_or_for_an_element_is_left() {
+    let permits = PermitSemaphore::new(1).unwrap();
+    let held = permits.acquire().unwrap();
+    let waits = permits.clone();
+    assert!(is_interrupted(interrupted(move || waits.acquire().map(|permit| permit.forget()))));
+    drop(held);
+    assert_eq!(permits.value(), 1, "nobody took it");
+
+    let once = SharedOnce::new().unwrap();
+    let waits = once.clone();
+    assert!(is_interrupted(interrupted(move || waits.wait())));
+    once.call(|| ()).unwrap();
+    once.wait().unwrap();
+
+    let (sender, receiver) = shmkit::channel::channel::<u64>(2).unwrap();
+    let outcome = interrupted(move || receiver.recv());
+    assert!(is_interrupted(outcome));
+    drop(sender);
 }
 
 #[test]

@@ -88,10 +88,13 @@ static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
 /// The children that have not been reaped.
 static CHILDREN: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 
-/// When the repair of a dead child is tried again, while somebody else holds the recovery lock.
+/// When the repair of a dead child is tried again the first time, while somebody else holds the recovery lock, as he does for a
+/// moment; the time doubles up to [`PATIENCE`].
+const FIRST_PATIENCE: Duration = Duration::from_micros(200);
+/// When it is tried again after the first few times.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// How often, before its end is told although it is not repaired: he who holds the lock may be stopped.
-const TRIES: u32 = 40;
+const TRIES: u32 = 45;
 /// When it is tried again after that.
 const LATER: Duration = Duration::from_millis(100);
 /// How often in all. Its number may be another process's by then, and whoever comes by what is left repairs it.
@@ -217,7 +220,10 @@ impl Unburied {
 
     /// When to try again.
     fn pause(&self) -> Duration {
-        if self.is_told { LATER } else { PATIENCE }
+        if self.is_told {
+            return LATER;
+        }
+        (FIRST_PATIENCE * (1 << self.tries.saturating_sub(1).min(8))).min(PATIENCE)
     }
 }
 
@@ -350,6 +356,8 @@ impl Worker {
 
     fn look_at(&mut self, key: u64) {
         let Some(child) = self.watched.get(&key) else { return };
+        // Others may wait for what it held: before anything else.
+        recover(child.inner.pid);
         let peak_rss = pidfd::peak_rss(child.inner.pidfd.as_fd());
         let Some(ended) = pidfd::reap(child.inner.pidfd.as_fd()) else { return };
         self.watch.remove(child.inner.pidfd.as_fd());

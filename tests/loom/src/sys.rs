@@ -24,16 +24,21 @@ pub(crate) mod proc {
     }
 }
 
-/// The asymmetric barrier in its symmetric form: `BARRIER_FULL`.
+/// The asymmetric barrier: of a publisher and a sleeper, one sees what the other did before. One word that both change stands for
+/// it. Fences would do, too, but a publisher's would order its other accesses as well, and hide a release that lacks.
 pub(crate) mod membarrier {
-    use super::atomic::{Ordering, fence};
+    use super::atomic::{AtomicU32, Ordering};
+
+    loom::lazy_static! {
+        static ref BARRIER: AtomicU32 = AtomicU32::new(0);
+    }
 
     pub(crate) fn publisher() {
-        fence(Ordering::SeqCst);
+        BARRIER.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn sleeper() -> bool {
-        fence(Ordering::SeqCst);
+        publisher();
         true
     }
 }

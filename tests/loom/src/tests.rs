@@ -1,4 +1,4 @@
-//! One module for each structure. A test is a few threads that do one thing each; `BOUND` preemptions of each are tried.
+//! One module for each structure. A test is a few threads that do one thing each, with two or three preemptions of each.
 
 mod event;
 mod lock;

@@ -2,6 +2,7 @@
 //!
 //! * `objects`, `operations`: what is done, and what each checks. `worker`: one who does it. `ledger`: what is known of everybody.
 //! * `nursery`: forks those who are not the launcher's children. `measure`: how long recovery takes, one death after another.
+//! * `tasks`: a pool of the director's, whose workers are killed as well.
 //! * here: the director, who is the launcher of the others, kills and stops them, and looks at what is left.
 //!
 //! ```text
@@ -16,6 +17,7 @@ mod measure;
 mod nursery;
 mod objects;
 mod operations;
+mod tasks;
 mod worker;
 
 use crate::grid::raw;
@@ -33,6 +35,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tasks::Tasks;
 
 /// The command of who goes on after executing the program anew.
 pub const AGAIN: &str = "soak-again";
@@ -88,7 +91,7 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
     let strangers = measure::strangers(rounds, &prefix, seed);
     let soak = || -> Check<Soak> {
         let segment = Segment::builder().max_size(64 << 20).max_participants(SEATS as u32 + 4).create(&name)?;
-        let mut soak = Soak::new(ledger, nursery, Objects::create(segment)?, seed);
+        let mut soak = Soak::new(ledger, nursery, Objects::create(segment)?, Tasks::start()?, seed);
         soak.run(workers, Duration::from_secs_f64(minutes * 60.0))?;
         Ok(soak)
     };
@@ -123,6 +126,7 @@ struct Soak {
     nursery: Nursery,
     segment: Segment,
     objects: Option<Objects>,
+    tasks: Tasks,
     random: Random,
     children: HashMap<u32, Process>,
     stopped: Vec<(usize, u32, u64)>,
@@ -157,12 +161,13 @@ fn has_ended(process: &OwnedFd) -> bool {
 }
 
 impl Soak {
-    fn new(ledger: &'static Ledger, nursery: Nursery, objects: Objects, seed: u64) -> Soak {
+    fn new(ledger: &'static Ledger, nursery: Nursery, objects: Objects, tasks: Tasks, seed: u64) -> Soak {
         Soak {
             ledger,
             nursery,
             segment: objects.segment.clone(),
             objects: Some(objects),
+            tasks,
             random: Random::new(seed),
             children: HashMap::new(),
             stopped: Vec::new(),
@@ -209,6 +214,7 @@ impl Soak {
                     self.kill(index, pid);
                 }
             }
+            self.tasks.go_on(&mut self.random)?;
             self.let_on();
             std::thread::sleep(Duration::from_micros(500 + self.random.next() % 4000));
         }
@@ -311,6 +317,7 @@ impl Soak {
         self.stopped.iter_mut().for_each(|stopped| stopped.2 = 0);
         self.let_on();
         self.ledger.quit.store(1, Ordering::SeqCst);
+        self.tasks.finish()?;
         let until = Instant::now() + Duration::from_secs(20);
         while !self.seated().is_empty() && Instant::now() < until {
             self.ledger.director.store(now(), Ordering::SeqCst);
@@ -379,6 +386,7 @@ impl Soak {
             missing.len(),
             self.taken
         );
+        self.tasks.report();
         println!("soak: children of the launcher repaired, under this load:      {}", self.repairs);
         println!("soak: the same while others are stopped, with a lock perhaps:  {}", self.hindered);
     }

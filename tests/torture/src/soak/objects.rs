@@ -3,6 +3,7 @@
 use super::ledger::Ledger;
 use crate::operation::{Check, Fault, Wrong, corrupt};
 use shmkit::data::{Counter, Namespace, ShardedDict};
+use shmkit::heap::Heap;
 use shmkit::{
     Array, Barrier, BoundedSemaphore, ChannelError, Condition, Connection, DataError, Dict, Error, Event,
     JoinableQueue, List, Lock, Mutex, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment, SegmentError,
@@ -40,6 +41,7 @@ pub struct Objects {
     pub(super) counter: Counter,
     pub(super) names: Namespace,
     pub(super) shards: ShardedDict<u64, Words>,
+    pub(super) heap: Heap,
     pub(super) short: Queue<(u64, u64)>,
     pub(super) long: Queue<Words>,
     pub(super) growing: Queue<(u64, u64)>,
@@ -75,6 +77,7 @@ macro_rules! objects {
             counter: segment.counter("counter").$finish()?,
             names: segment.namespace("names").$finish()?,
             shards: segment.sharded_dict("shards").shards(4).$finish()?,
+            heap: segment.heap("heap").$finish()?,
             short: segment.queue("short").capacity(64).$finish()?,
             long: segment.queue("long").capacity(64).inline(16).$finish()?,
             growing: segment.queue("growing").unbounded(64).$finish()?,
@@ -175,6 +178,12 @@ impl Objects {
         }
         for value in self.dict.values()?.iter().chain(&self.list.to_vec()?).chain(&self.shards.values()?) {
             whole("what is left", value)?;
+        }
+        // The lock's next owner repairs: after that the count is right, too.
+        self.heap.change(|_| Ok(()))?;
+        let left = self.chain()?;
+        if left.len() != self.heap.len() {
+            return leaked(format!("{} boxes of a heap, of which {} are linked", self.heap.len(), left.len()));
         }
         Ok(())
     }

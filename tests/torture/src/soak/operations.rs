@@ -4,14 +4,18 @@ use super::ledger::{Ledger, Seat};
 use super::objects::{Inside, LONG, Objects, PERMITS, SHORT, Words, tolerated, whole, words};
 use crate::operation::{Check, Fault, corrupt};
 use crate::subjects::repaired;
+use shmkit::data::FrozenDict;
+use shmkit::heap::Ptr;
 use shmkit::sync::wait_any;
-use shmkit::{ChannelError, Client, Error, Listener, LockError, Mutex, Semaphore, SyncError};
+use shmkit::{
+    ChannelError, Client, Error, Listener, LockError, Mutex, SegmentError, Semaphore, SharedMemory, SyncError,
+};
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The names of the operations.
-pub const NAMES: [&str; 36] = [
+pub const NAMES: [&str; 40] = [
     "mutex",
     "rwlock write",
     "rwlock read",
@@ -33,6 +37,10 @@ pub const NAMES: [&str; 36] = [
     "counter",
     "names",
     "shards",
+    "frozen",
+    "frozen dict",
+    "shared memory",
+    "heap",
     "short",
     "long",
     "growing",
@@ -163,6 +171,26 @@ impl Objects {
                 self.shards.insert(&key, &words(random))?;
                 self.shards.get(&(key ^ 1))?.map_or(Ok(()), |found| whole("shards", &found).map(drop))
             }
+            "frozen" => {
+                let name = ["ice", "snow", "hail"][key as usize % 3];
+                let found = self.segment.frozen_array(name, &words(random)).open_or_create()?;
+                whole("frozen", &found)?;
+                if random >> 16 & 3 == 0 {
+                    self.segment.remove(name)?;
+                }
+                // It outlives its name.
+                whole("frozen", &found).map(drop)
+            }
+            "frozen dict" => {
+                let items = (0..8).map(|n| (n, words(random ^ n)));
+                let dict = FrozenDict::<u64, Words>::new_in(&self.segment, items)?;
+                match dict.get(&(key & 7))? {
+                    Some(found) if found == words(random ^ (key & 7)) => Ok(()),
+                    found => corrupt(format!("frozen dict: {found:?}")),
+                }
+            }
+            "shared memory" => self.share_memory(random),
+            "heap" => self.change_heap(random),
             "short" => exchange(
                 "short",
                 random,
@@ -313,6 +341,89 @@ impl Objects {
                     whole("list", &found)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A structure of one's own: boxes one behind the other, each whole.
+    fn change_heap(&self, random: u64) -> Check {
+        let root = self.heap.root::<[u64; 4]>(0)?;
+        match random >> 8 & 3 {
+            0 if self.heap.len() < 40 => self.heap.change(|change| {
+                let new = change.new_box(&[random; 4], &[root.ptr()])?;
+                change.swing(root, new)
+            })?,
+            // All anew, the other way round.
+            1 => self.heap.change(|change| {
+                change.reserve(self.heap.len())?;
+                let (mut new, mut next) = (Ptr::NULL, Some(root));
+                while let Some(cell) = next
+                    && let Some(found) = change.follow(cell)?
+                {
+                    new = change.new_box(&found.value(), &[new])?;
+                    change.retire(found.ptr())?;
+                    next = found.link(0);
+                }
+                change.swing(root, new)
+            })?,
+            2 => drop(self.chain()?),
+            _ => self.heap.change(|change| {
+                let Some(first) = change.follow(root)? else { return Ok(()) };
+                change.retire(first.ptr())?;
+                change.swing(root, first.link(0).map_or(Ptr::NULL, |link| link.ptr()))
+            })?,
+        }
+        Ok(())
+    }
+
+    /// What is in the heap, from the root on.
+    pub(super) fn chain(&self) -> Check<Vec<u64>> {
+        let root = self.heap.root::<[u64; 4]>(0)?;
+        let all = self.heap.read(|reader| {
+            let (mut all, mut next) = (Vec::new(), Some(root));
+            while let Some(cell) = next
+                && let Some(found) = reader.follow(cell)?
+            {
+                all.push(found.value());
+                next = found.link(0);
+            }
+            Ok(all)
+        })?;
+        let is_whole = |found: &[u64; 4]| match found {
+            &[first, ..] if *found == [first; 4] => Ok(first),
+            torn => corrupt(format!("heap: a torn box: {torn:?}")),
+        };
+        all.iter().map(is_whole).collect()
+    }
+
+    /// Bytes under names of their own, which come and go.
+    fn share_memory(&self, random: u64) -> Check {
+        const SIZE: usize = 10_000;
+        let name = format!("{}-{}", self.segment.name().unwrap_or_default(), ["x", "y"][random as usize >> 8 & 1]);
+        let missing = |result: shmkit::Result<SharedMemory>| match result {
+            Ok(shared) => Ok(Some(shared)),
+            Err(Error::Segment(SegmentError::Exists { .. } | SegmentError::NotFound { .. })) => Ok(None),
+            Err(error) => Err(Fault::from(error)),
+        };
+        let shared = match missing(SharedMemory::open(&name))? {
+            Some(shared) => shared,
+            None => match missing(SharedMemory::create(Some(&name), SIZE))? {
+                Some(shared) => shared,
+                // Somebody else was quicker.
+                None => return Ok(()),
+            },
+        };
+        let place = random as usize >> 16 & 0x1FFF;
+        shared.write(place, &[0xA5; 100])?;
+        let found = shared.read(place, 100)?;
+        if shared.size() != SIZE || found != [0xA5; 100] {
+            return corrupt(format!("shared memory: {} bytes, {found:?}", shared.size()));
+        }
+        if shared.read(0, SIZE)?.iter().any(|&byte| byte != 0 && byte != 0xA5) {
+            return corrupt("shared memory: what nobody has written");
+        }
+        if random >> 32 & 7 == 0 {
+            missing(shared.unlink().map(|()| shared.clone())).map(drop)?;
         }
         Ok(())
     }
