@@ -98,7 +98,8 @@ impl Job {
     /// Takes back what is not begun of a run.
     pub(super) fn give_up_rest(&mut self, table: &Table, word: u32, generation: u32) -> Option<Waiting> {
         let had = self.elements as u32;
-        let kept = table.take_rest(word, generation).filter(|kept| (1..had).contains(kept))?;
+        // What is told of is begun; a word that says otherwise is not believed.
+        let kept = table.take_rest(word, generation).filter(|kept| (self.told.max(1)..had).contains(kept))?;
         self.elements = kept as usize;
         Some(self.part(kept, had, true))
     }
