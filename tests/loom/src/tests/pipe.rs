@@ -140,28 +140,6 @@ fn the_end_of_the_file_comes_after_the_last_element() {
     });
 }
 
-/// One that does not wait, and so has no barrier, is not told the end of the file before the last element either.
-#[test]
-fn who_only_looks_gets_the_last_element_before_the_end() {
-    explore(3, || {
-        let wire = Wire::new();
-        let sends = thread::spawn({
-            let wire = Arc::clone(&wire);
-            move || {
-                let sender = wire.sender(1);
-                sender.send(7).unwrap();
-                sender.close().unwrap();
-            }
-        });
-        let receiver = wire.receiver(2);
-        match receiver.try_recv() {
-            Ok(value) => assert_eq!(value, 7),
-            Err(error) => assert!(matches!(error, Error::Channel(ChannelError::Empty { .. })), "{error}"),
-        }
-        sends.join().unwrap();
-    });
-}
-
 /// A receiver that closes its end is missed by a sender that waits for room.
 #[test]
 fn a_sender_that_waits_for_room_sees_the_receiver_leave() {
