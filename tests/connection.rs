@@ -371,3 +371,30 @@ fn several_writers_and_readers_of_one_end_need_no_lock() {
     assert_eq!(seen.len() as u64, 4 * EACH);
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), (0..4 * EACH).collect());
 }
+
+#[test]
+fn the_longest_time_out_is_none() {
+    let (near, far) = pipe(true).unwrap();
+    let (requests, answers) = (Queue::<u32>::bounded(1).unwrap(), Queue::<u32>::bounded(1).unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(far.poll(Duration::MAX).unwrap());
+            assert_eq!(far.recv_timeout::<u32>(Duration::MAX).unwrap(), 1);
+            far.send_timeout(&2, Duration::MAX).unwrap();
+            assert_eq!(requests.get_timeout(Duration::MAX).unwrap(), 3);
+            answers.put_timeout(4, Duration::MAX).unwrap();
+        });
+        near.send(&1).unwrap();
+        assert_eq!(wait_any(&[&near], Some(Duration::MAX)).unwrap(), [0]);
+        assert_eq!(near.recv::<i32>().unwrap(), 2);
+        requests.put(3).unwrap();
+        assert_eq!(answers.get_timeout(Duration::MAX).unwrap(), 4);
+    });
+    let segment = Segment::anonymous().unwrap();
+    let listener = shmkit::Listener::builder("meeting").segment(&segment).bind().unwrap();
+    std::thread::scope(|scope| {
+        let client = shmkit::Client::builder("meeting").segment(&segment).timeout(Duration::MAX);
+        scope.spawn(|| client.connect().unwrap().send(&5).unwrap());
+        assert_eq!(listener.accept_timeout(Duration::MAX).unwrap().recv::<i32>().unwrap(), 5);
+    });
+}

@@ -270,6 +270,45 @@ fn the_memory_of_a_fork_servers_worker_is_told_without_its_parents() {
     child.succeeded();
 }
 
+#[test]
+fn times_without_an_end_are_times() {
+    let pool = Pool::builder().workers(1).grace(Duration::MAX).max_age_per_worker(Duration::MAX).start().unwrap();
+    assert_eq!(pool.task(square, (3,)).deadline(Duration::MAX).run().unwrap(), 9);
+    assert_eq!(pool.tasks(square, (0..10).map(|x| (x,))).deadline(Duration::MAX).run().unwrap().len(), 10);
+    let mut squares = pool.imap(square, [4]).deadline(Duration::MAX);
+    assert_eq!(squares.next_timeout(Duration::MAX).unwrap().unwrap(), 16);
+    let [begun, flag] = std::array::from_fn(|_| Event::new().unwrap());
+    let listens = |begun: Event, flag: Event| {
+        begun.set();
+        while !is_cancelled() {
+            std::thread::yield_now();
+        }
+        flag.set();
+    };
+    let mut task = pool.apply_async(listens, (begun.clone(), flag.clone()));
+    begun.wait().unwrap();
+    task.cancel();
+    assert!(matches!(task_error(task.get_timeout(Duration::MAX)), TaskError::Cancelled { .. }));
+    flag.wait().unwrap();
+    let worker = pool.worker_pids();
+    assert_eq!((pool.apply(square, (5,)).unwrap(), pool.worker_pids()), (25, worker));
+    // Nothing is too short, either.
+    let late = pool.task(square, (6,)).deadline(Duration::ZERO).run();
+    assert!(matches!(late, Ok(36) | Err(Error::Task(TaskError::DeadlineExceeded { .. }))), "{late:?}");
+    pool.close();
+    pool.join().unwrap();
+}
+
+#[test]
+fn two_hundred_workers_of_a_fork_server_start_work_and_stop() {
+    let pool = Pool::builder().workers(200).start_method(StartMethod::ForkServer).start().unwrap();
+    assert_eq!(pool.worker_pids().into_iter().collect::<BTreeSet<_>>().len(), 200);
+    assert_eq!(pool.map(square, 0..2000).unwrap(), (0..2000).map(square).collect::<Vec<_>>());
+    pool.close();
+    pool.join().unwrap();
+    assert!(pool.worker_pids().is_empty());
+}
+
 // ---- nested pools --------------------------------------------------------------------------------------------------------
 
 #[test]

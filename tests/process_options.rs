@@ -220,3 +220,27 @@ fn a_child_of_a_child_is_started_by_any_method() {
         assert!(seen.is_set());
     }
 }
+
+#[test]
+fn what_cannot_be_is_the_childs_message() {
+    let message = |child: Process| {
+        let status = child.join().unwrap();
+        assert_eq!(status.exit_code(), Some(1), "{status}");
+        status.message().unwrap().to_owned()
+    };
+    for method in all_start_methods() {
+        let child = || Process::new(|| ()).start_method(method);
+        for cpus in [vec![], vec![1_000_000], vec![usize::MAX]] {
+            let said = message(child().cpu_affinity(cpus).start().unwrap());
+            assert!(said.contains("cannot run on the CPUs"), "{said}");
+        }
+        let said = message(child().current_dir("/proc/self/exe").start().unwrap());
+        assert!(said.contains("cannot enter /proc/self/exe"), "{said}");
+    }
+    // More than there is is as much as there is.
+    let nice = Process::new(|| {
+        // SAFETY: getpriority has no preconditions.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    });
+    assert_eq!(nice.nice(100).start().unwrap().join().unwrap().exit_code(), Some(19));
+}

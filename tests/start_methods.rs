@@ -119,7 +119,7 @@ fn the_server_is_warm_and_is_started_again() {
     child.succeeded();
 }
 
-/// Starts daemons of every method and a program, says who they are, and waits to be killed.
+/// Starts daemons of every method, a program and a copy, says who they are, and waits to be killed.
 fn killed_with_children(_: &[String]) {
     let never = Event::new().unwrap();
     let mut all: Vec<Process> = all_start_methods()
@@ -130,6 +130,9 @@ fn killed_with_children(_: &[String]) {
         })
         .collect();
     all.push(Process::command("sleep").arg("1000").daemon(true).start().unwrap());
+    let theirs = never.clone();
+    // SAFETY: this process has one thread beside shmkit's own.
+    all.push(unsafe { Process::fork(move || theirs.wait()).daemon(true).start().unwrap() });
     for child in &all {
         common::say(&child.pid().to_string());
     }
@@ -139,7 +142,7 @@ fn killed_with_children(_: &[String]) {
 #[test]
 fn daemons_of_every_method_die_with_a_killed_parent() {
     let mut parent = common::start("killed_with_children", &[]);
-    let pids: Vec<u32> = (0..3).map(|_| parent.hear().parse().unwrap()).collect();
+    let pids: Vec<u32> = (0..4).map(|_| parent.hear().parse().unwrap()).collect();
     parent.kill();
     for pid in pids {
         // Dead, or a zombie of whoever adopted it.

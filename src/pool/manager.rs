@@ -11,7 +11,7 @@
 
 use super::ending::{self, Manager};
 use super::shared::{Shared, kill_all};
-use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, complete};
+use super::state::{Ended, FULL, Job, Phase, State, Use, WINDOW, after, complete};
 use super::table::{Size, Table};
 use super::worker::{Initializer, Orders, work};
 use crate::channel::Queue;
@@ -422,7 +422,7 @@ impl Shared {
             for row in 0..state.rows.len() as u32 {
                 let Some((word, generation, deadline)) = self.table.timed(row) else { continue };
                 if deadline > clock {
-                    sooner(now + Duration::from_nanos(deadline - clock));
+                    sooner(after(now, Duration::from_nanos(deadline - clock)));
                     continue;
                 }
                 let limit = match state.uses.get(word as usize) {
@@ -439,7 +439,7 @@ impl Shared {
             // What begins after this look ends later than its limit from now on.
             let limit = |used: &Use| if let Use::Task(_, Job { options, .. }) = used { options.limit } else { None };
             if let Some(shortest) = state.uses.iter().filter_map(limit).min() {
-                sooner(now + shortest.max(Duration::from_millis(1)));
+                sooner(after(now, shortest.max(Duration::from_millis(1))));
             }
         }
         let mut ladders = std::mem::take(&mut state.ladders);
@@ -455,7 +455,7 @@ impl Shared {
                     return false;
                 }
                 ladder.terminated = true;
-                ladder.next = now + self.plan.grace;
+                ladder.next = after(now, self.plan.grace);
             }
             if is_held {
                 sooner(ladder.next);

@@ -342,7 +342,7 @@ impl Shared {
             return None;
         }
         if cancelled == Cancelled::Running {
-            let next = Instant::now() + self.plan.grace;
+            let next = after(Instant::now(), self.plan.grace);
             state.ladders.push(Ladder { word, generation, next, terminated: false });
         }
         state.take(word, generation)

@@ -20,6 +20,12 @@ pub(super) const BATCH: usize = 32;
 /// How long one waits for room in the queue before others have a turn; and after how long one tries again.
 pub(super) const FULL: Duration = Duration::from_millis(5);
 
+/// `duration` after `start`; a day that nobody lives to see, if there is no such time.
+pub(super) fn after(start: Instant, duration: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    start.checked_add(duration).unwrap_or_else(|| start + CENTURY)
+}
+
 /// What may be asked for a task.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options {

@@ -19,6 +19,12 @@ const STEPS: &[Step] = &[
         "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models \
          --features shmkit/failpoints,shmkit/indicatif,shmkit/tokio --no-fail-fast --lib --bins --tests --examples",
     ),
+    // Built by the step before it.
+    command(
+        "ten thousand processes",
+        "cargo test --workspace --exclude shmkit-layouts --exclude shmkit-models \
+         --features shmkit/failpoints,shmkit/indicatif,shmkit/tokio --test many -- --ignored",
+    ),
     command("doc tests", "cargo test --workspace --features shmkit/failpoints,shmkit/tokio --doc"),
     call("instructions of the hot paths", instructions::check),
     command("fuzz", "cargo run --release -p shmkit-fuzz -- --seconds 10"),
