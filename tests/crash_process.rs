@@ -10,7 +10,7 @@ roles!(
     parent_killed_at_end,
     parent_of_one_repaired_late,
     parent_of_a_server,
-    stops_while_attaching
+    stops_while_detaching
 );
 
 /// Steps of a child, in order, and whether its target has run and its arguments' effects are there.
@@ -189,10 +189,11 @@ fn a_child_of_a_parent_killed_after_its_start_runs_on() {
 }
 
 /// Holds the recovery lock, stopped.
-fn stops_while_attaching(arguments: &[String]) {
-    failpoint::stop("attach.generation", 1);
-    let _segment = Segment::open(&arguments[0]).unwrap();
-    common::say("attached");
+fn stops_while_detaching(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    failpoint::stop("recover.locks", 1);
+    drop(segment);
+    common::say("detached");
     common::listen();
 }
 
@@ -211,7 +212,7 @@ fn a_child_that_could_not_be_repaired_at_its_end_is_repaired_later() {
     let session = Session::new("late");
     let mut parent = session.parent("parent_of_one_repaired_late", &[]);
     parent.expect("running");
-    let mut stopped = common::start("stops_while_attaching", &[&session.name]);
+    let mut stopped = common::start("stops_while_detaching", &[&session.name]);
     let mut status = 0;
     // SAFETY: waitpid with a child of this process and a place for its status; it is not reaped by WUNTRACED.
     unsafe { libc::waitpid(stopped.pid() as i32, &raw mut status, libc::WUNTRACED) };
@@ -221,9 +222,9 @@ fn a_child_that_could_not_be_repaired_at_its_end_is_repaired_later() {
     parent.expect("joined");
     assert_eq!(session.segment.recoveries(), before, "somebody else has the recovery lock");
     stopped.signal(libc::SIGCONT);
-    stopped.expect("attached");
-    // Nobody asks for it: the parent has not forgotten.
-    common::until(|| session.segment.recoveries() > before);
+    stopped.expect("detached");
+    // Its own is one. Nobody asks for the other: the parent has not forgotten.
+    common::until(|| session.segment.recoveries() > before + 1);
     stopped.tell("end");
     stopped.succeeded();
     parent.tell("end");

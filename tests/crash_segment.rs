@@ -8,6 +8,9 @@ use shmkit::{Array, LifePolicy, Mutex, Segment, Semaphore, SharedMemory, failpoi
 
 roles!(creates, makes_bytes, operates, holds, dies_with_much, recovers, collects);
 
+/// Attaches to a segment whose name goes with the last participant.
+const LAST: &str = "attach, the last one unlinks";
+
 fn arm(arguments: &[String]) {
     failpoint::arm(&arguments[1], arguments[2].parse().unwrap());
 }
@@ -26,12 +29,13 @@ fn makes_bytes(arguments: &[String]) {
 
 /// Does one thing in a segment.
 fn operates(arguments: &[String]) {
-    if arguments[3] == "attach" {
+    let attaches = ["attach", LAST].contains(&arguments[3].as_str());
+    if attaches {
         arm(arguments);
     }
     let segment = Segment::open(&arguments[0]).unwrap();
     match arguments[3].as_str() {
-        "attach" => {}
+        _ if attaches => {}
         "detach" => {
             arm(arguments);
             drop(segment);
@@ -140,7 +144,8 @@ fn bytes_whose_creator_was_killed_on_the_way_can_be_created_again() {
 /// memory it had before, and the operation can be done by somebody else.
 fn killed_at(operation: &str, points: &[&str]) {
     for point in points {
-        let segment = common::named("crash-op");
+        let policy = if operation == LAST { LifePolicy::OnLastDetach } else { LifePolicy::Manual };
+        let segment = common::named_with("crash-op", policy);
         let shared = segment.semaphore("shared").initial(2).create().unwrap();
         // What grows on the way is there before: the rest must be given back.
         let mut once = common::start("operates", &[&segment.name, "never", "1", operation]);
@@ -175,6 +180,10 @@ fn killed_at(operation: &str, points: &[&str]) {
 fn killed_while_attaching() {
     killed_at(
         "attach",
+        &["attach.before_slot_lock", "attach.slot_locked", "attach.generation", "attach.active", "open.joined"],
+    );
+    killed_at(
+        LAST,
         &[
             "open.life",
             "attach.before_slot_lock",

@@ -131,7 +131,7 @@ impl<F, A> Builder<F, A> {
             options,
             work: Work::Call(entry),
             serialised,
-            kept: Box::new(arguments),
+            kept: std::mem::needs_drop::<A>().then(|| Box::new(arguments) as Box<dyn Any + Send>),
             stdio: [const { None }; 3],
             on_end,
         })
@@ -148,8 +148,9 @@ pub(super) struct Launch<'a> {
     pub work: Work,
     /// The arguments as bytes.
     pub serialised: Vec<u8>,
-    /// The arguments, which keep alive what they name until the child has references of its own.
-    pub kept: Box<dyn Any + Send>,
+    /// The arguments, which keep alive what they name until the child has references of its own; `None` if they name nothing:
+    /// what can be forgotten without a word.
+    pub kept: Option<Box<dyn Any + Send>>,
     pub stdio: [Option<OwnedFd>; 3],
     pub on_end: Option<OnEnd>,
 }
@@ -168,7 +169,7 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
     let session = session()?;
     let daemon = daemon.unwrap_or_else(|| current::current_process().is_daemon());
     let parent = current::current_process().name().to_owned();
-    let task = Task { work, options, parent };
+    let task = Task { work, options, parent, is_awaited: kept.is_some() };
     let record = Record::new(&session, &task, &serialised)?;
     failpoint!("spawn.recorded");
     let greeting = entry::Greeting {
@@ -179,13 +180,12 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
         identity,
         name: name.clone(),
     };
-    let plan = Plan { stdio, ..plan().map_err(|why| refused(why.to_owned()))? };
     let options = task.options;
-    spawner::start(Request { name, daemon, origin, greeting, options, plan, session, record, arguments: kept, on_end })
+    spawner::start(Request { name, daemon, origin, greeting, options, stdio, session, record, arguments: kept, on_end })
 }
 
 /// This program's own arguments and environment.
-fn plan() -> Result<Plan, &'static str> {
+pub(super) fn plan() -> Result<Plan, &'static str> {
     let c_string = |string: OsString| CString::new(string.into_vec()).map_err(|_| "a NUL in the environment");
     let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>, _>>()?;
     let mut environment = Vec::new();

@@ -1,5 +1,6 @@
 //! [`Process`]: the handle of a child, and [`ExitStatus`]: how it ended.
 
+use super::spawner::Joiner;
 use crate::error::{ProcessError, Result};
 use crate::segment::{interrupt, locked};
 use crate::sync::wait_any::{Source, Waits};
@@ -8,6 +9,9 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How often who watches a child himself looks whether somebody else has told its end.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// How soon a wait that a signal may end notices it.
 const NOTICE: Duration = Duration::from_millis(50);
@@ -21,17 +25,19 @@ pub(super) struct Inner {
     /// The process whose child it is.
     pub owner: u32,
     pub pidfd: Arc<OwnedFd>,
+    /// What the spawner knows it by.
+    pub key: u64,
     end: Mutex<Option<ExitStatus>>,
     ended: Condvar,
 }
 
 impl Inner {
-    pub(super) fn new(name: String, pid: u32, daemon: bool, pidfd: OwnedFd) -> Inner {
+    pub(super) fn new(name: String, pid: u32, daemon: bool, pidfd: OwnedFd, key: u64) -> Inner {
         let (end, ended) = (Mutex::new(None), Condvar::new());
-        Inner { name, pid, daemon, owner: std::process::id(), pidfd: Arc::new(pidfd), end, ended }
+        Inner { name, pid, daemon, owner: std::process::id(), pidfd: Arc::new(pidfd), key, end, ended }
     }
 
-    /// The spawner: it is reaped, what it left is repaired.
+    /// Whoever has seen to it: it is reaped, what it left is repaired.
     pub(super) fn set_end(&self, status: ExitStatus) {
         *locked(&self.end) = Some(status);
         self.ended.notify_all();
@@ -40,6 +46,9 @@ impl Inner {
     /// Waits for the end; `None` when the time is up.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Option<ExitStatus> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if self.owner == std::process::id() {
+            self.watch(deadline);
+        }
         let mut end = locked(&self.end);
         loop {
             if let Some(status) = &*end {
@@ -55,6 +64,24 @@ impl Inner {
                     self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+        }
+    }
+
+    /// Watches the descriptor instead of the spawner's thread, as long as that is of use: until the child has ended, and is being
+    /// seen to by this thread or another one, or until the deadline.
+    fn watch(&self, deadline: Option<Instant>) {
+        if locked(&self.end).is_some() {
+            return;
+        }
+        let Some(joiner) = Joiner::new(self) else { return };
+        loop {
+            let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
+            match pidfd::has_ended(self.pidfd.as_fd(), Some(left.min(SLICE))) {
+                Ok(true) => return joiner.settle(),
+                Ok(false) if left.is_zero() || locked(&self.end).is_some() => return,
+                Ok(false) => {}
+                Err(_) => return,
+            }
         }
     }
 

@@ -171,7 +171,7 @@ impl Command {
             options,
             work,
             serialised: Vec::new(),
-            kept: Box::new(()),
+            kept: None,
             stdio,
             on_end: None,
         })

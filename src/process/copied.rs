@@ -22,7 +22,7 @@ use super::target::{Outcome, Report};
 use super::{entry, spawner};
 use crate::error::{ProcessError, Result};
 use crate::segment::{known, locked};
-use crate::sys::{SysError, pidfd, proc, spawn};
+use crate::sys::{SysError, proc, spawn};
 use std::fmt;
 use std::io::{Read, Write, pipe};
 use std::sync::{Arc, Mutex};
@@ -105,7 +105,7 @@ impl<F> Fork<F> {
             options,
             work: Work::Copied,
             serialised: Vec::new(),
-            kept: Box::new(()),
+            kept: None,
             stdio: [const { None }; 3],
             on_end: None,
         })
@@ -154,11 +154,10 @@ fn be_the_copy(
         proc::set_short_name(&name);
     }
     current::set_child(child);
-    let parent_fd = pidfd::open(parent).ok();
     if daemon && (proc::die_with_parent().is_err() || proc::parent() != parent) {
         proc::exit_at_once(1);
     }
-    current::set_parent(parent, parent_name, parent_fd);
+    current::set_parent(parent, parent_name);
     // A place of its own in every segment, with references to all that its handles name.
     for attachment in known::all() {
         let _ = attachment.token();

@@ -2,11 +2,11 @@
 
 use super::child::Process;
 use super::{Identity, own_name, spawner};
-use crate::error::{Error, ProcessError, Result};
+use crate::error::{ProcessError, Result};
 use crate::sync::wait_any::{Source, Waits};
-use crate::sys::{pidfd, proc};
+use crate::sys::watch::Bell;
+use crate::sys::{SysError, pidfd, proc};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ impl<T> Known<T> {
 }
 
 static CHILD: Known<Child> = Known::nothing();
-static PARENT: Known<ParentProcess> = Known::nothing();
+static PARENT: Known<Parent> = Known::nothing();
 
 /// Numbers of this process's children.
 static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -54,8 +54,8 @@ pub(super) fn set_child(child: Child) {
 }
 
 /// The entry: this is its parent.
-pub(super) fn set_parent(pid: u32, name: String, pidfd: Option<OwnedFd>) {
-    PARENT.set(ParentProcess { pid, name, pidfd: pidfd.map(Arc::new) });
+pub(super) fn set_parent(pid: u32, name: String) {
+    PARENT.set(Parent { pid, name, pidfd: Known::nothing() });
 }
 
 /// The name it was started with.
@@ -109,29 +109,49 @@ pub fn current_process() -> CurrentProcess {
     CurrentProcess {}
 }
 
+/// What is known of the parent.
+#[derive(Debug)]
+struct Parent {
+    pid: u32,
+    name: String,
+    /// Opened when it is asked for.
+    pidfd: Known<OwnedFd>,
+}
+
+impl Parent {
+    /// Its process descriptor, or one that is as readable if it has ended before anybody asked for it.
+    fn pidfd(&self) -> Result<BorrowedFd<'static>, SysError> {
+        if let Some(known) = self.pidfd.get() {
+            return Ok(known.as_fd());
+        }
+        let opened = pidfd::open(self.pid);
+        // Looked at behind the opening: if that is still its number, the descriptor is its.
+        let fd = if proc::parent() == self.pid { opened? } else { Bell::rung()? };
+        // Of two threads that open one at once, one has done so in vain.
+        Ok(self.pidfd.set(fd).as_fd())
+    }
+}
+
 /// The process that started this one: [`parent_process`].
 #[derive(Debug, Clone)]
 pub struct ParentProcess {
-    pid: u32,
-    name: String,
-    /// `None` if it had ended before this process began.
-    pidfd: Option<Arc<OwnedFd>>,
+    parent: &'static Parent,
 }
 
 impl ParentProcess {
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.parent.name
     }
 
     /// Its process id. Once it has ended, the number may be another process's.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.parent.pid
     }
 
     /// Whether it has not ended.
     pub fn is_alive(&self) -> bool {
-        self.pidfd.is_some() && proc::parent() == self.pid
+        proc::parent() == self.parent.pid
     }
 
     /// Waits until it has ended.
@@ -151,16 +171,16 @@ impl ParentProcess {
     }
 
     fn join_until(&self, timeout: Option<Duration>) -> Result<()> {
-        let Some(pidfd) = &self.pidfd else { return Ok(()) };
+        let pidfd = self.parent.pidfd()?;
         let start = Instant::now();
         loop {
             let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
-            if pidfd::has_ended(pidfd.as_fd(), left)? {
+            if pidfd::has_ended(pidfd, left)? {
                 return Ok(());
             }
             if left == Some(Duration::ZERO) {
                 let waited = timeout.unwrap_or_default();
-                return Err(ProcessError::TimedOut { name: self.name.clone(), pid: self.pid, waited }.into());
+                return Err(ProcessError::TimedOut { name: self.name().to_owned(), pid: self.pid(), waited }.into());
             }
         }
     }
@@ -168,10 +188,9 @@ impl ParentProcess {
     /// Its process descriptor, readable once it has ended: for `poll`, `epoll` and event loops.
     ///
     /// # Errors
-    /// `ESRCH` if it had ended before this process began.
+    /// What the system says.
     pub fn sentinel(&self) -> Result<BorrowedFd<'_>> {
-        let gone = crate::SysError { call: "pidfd_open", errno: libc::ESRCH };
-        self.pidfd.as_ref().map(|fd| fd.as_fd()).ok_or(Error::Os(gone))
+        Ok(self.parent.pidfd()?)
     }
 }
 
@@ -188,7 +207,7 @@ impl Waits for ParentProcess {
 /// assert!(shmkit::parent_process().is_none());
 /// ```
 pub fn parent_process() -> Option<ParentProcess> {
-    PARENT.get().cloned()
+    PARENT.get().map(|parent| ParentProcess { parent })
 }
 
 /// The children of this process that have not ended. Those that have are reaped.

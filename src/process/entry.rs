@@ -9,7 +9,7 @@ use super::record::{Record, Task, Work};
 use super::target::{Outcome, Report, Trampoline};
 use super::{Identity, environment, forkserver, interrupts, spawner};
 use crate::segment::{Segment, known, locked};
-use crate::sys::{module, pidfd, proc, spawn, watch};
+use crate::sys::{module, proc, spawn, watch};
 use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// The environment variable that makes a process a child.
 pub(super) const VARIABLE: &str = "SHMKIT_SPAWN";
+
+/// The descriptor of the parent's bell in a child.
+pub(super) const BELL_FD: i32 = spawn::FIRST_FD + 1;
 
 /// How long a daemon may take to end when its parent does.
 const GRACE: Duration = Duration::from_secs(5);
@@ -187,34 +190,46 @@ fn arrive(greeting: &str) -> Result<Arrived, String> {
     if daemon {
         proc::die_with_parent().map_err(|error| error.to_string())?;
     }
-    // Opened before the look at the parent's number: if that is still it, the descriptor is its, and the signal will come.
-    let parent_fd = pidfd::open(parent);
-    let parent_fd = if proc::parent() == parent { parent_fd.ok() } else { None };
-    if daemon && parent_fd.is_none() {
-        std::process::exit(1);
+    let copied = forkserver::copied_at();
+    // Behind the request for the signal: if this is still the parent's number, the signal will come.
+    match (proc::parent() == parent, copied) {
+        (true, Some(before)) => proc::inherit_origin(before),
+        (false, _) if daemon => std::process::exit(1),
+        _ => {}
     }
     if let Ok(name) = std::ffi::CString::new(name.as_str()) {
         proc::set_short_name(&name);
     }
     current::set_child(Child { name, identity, daemon });
-    let session_fd = proc::inherited(spawn::FIRST_FD).ok_or("the session's descriptor is missing")?;
-    let bell = proc::inherited(spawn::FIRST_FD + 1).ok_or("the bell's descriptor is missing")?;
-    for fd in [session_fd.as_fd(), bell.as_fd()] {
-        proc::close_on_exec(fd).map_err(|error| error.to_string())?;
-    }
+    let find_bell = || proc::inherited(BELL_FD).ok_or("the bell's descriptor is missing");
     failpoint!("child.before_join");
     let failed = |error: crate::Error| format!("cannot join the session segment: {error}");
-    let session = if session.is_empty() { Segment::from_fd(session_fd) } else { Segment::open(&session) };
-    let session = session.map_err(failed)?;
+    let session = if copied.is_some() {
+        // The server's, whose mapping the copy has; its place in it is its own.
+        let session = crate::segment::session().map_err(failed)?;
+        session.attachment().token().map_err(failed)?;
+        session
+    } else {
+        let session_fd = proc::inherited(spawn::FIRST_FD).ok_or("the session's descriptor is missing")?;
+        let bell = find_bell()?;
+        for fd in [session_fd.as_fd(), bell.as_fd()] {
+            proc::close_on_exec(fd).map_err(|error| error.to_string())?;
+        }
+        std::mem::forget(bell);
+        let session = if session.is_empty() { Segment::from_fd(session_fd) } else { Segment::open(&session) };
+        let session = session.map_err(failed)?;
+        crate::segment::inherit(session.clone());
+        session
+    };
     failpoint!("child.joined");
     let record = Record::open(&session, index, generation).map_err(failed)?;
     failpoint!("child.record");
-    crate::segment::inherit(session.clone());
     let record = RECORD.set(record);
     let bytes = record.bytes().map_err(failed)?;
     let (task, arguments) = postcard::take_from_bytes::<Task>(&bytes).map_err(|error| error.to_string())?;
-    current::set_parent(parent, task.parent, parent_fd);
+    current::set_parent(parent, task.parent);
     task.options.apply()?;
+    let bell = Some(find_bell()?).filter(|_| task.is_awaited);
     let entry = match task.work {
         Work::Call(entry) => entry,
         Work::Copied => return Err("it is no copy of its parent".to_owned()),
@@ -231,7 +246,7 @@ fn arrive(greeting: &str) -> Result<Arrived, String> {
     })?;
     // SAFETY: the parent took the place of a function of this type; the module's hash says that the same code lies there.
     let run = unsafe { std::mem::transmute::<*const (), Trampoline>(entry as *const ()) };
-    Ok(Arrived::Call(Call { run, arguments: arguments.to_vec(), bell: Some(bell) }))
+    Ok(Arrived::Call(Call { run, arguments: arguments.to_vec(), bell }))
 }
 
 fn run(call: Call) -> Report {
@@ -318,6 +333,9 @@ pub(crate) fn before_end(stop: fn()) {
 
 /// Whether this is the last thread but for the spawner. One that was joined is counted for a moment longer by the kernel.
 fn is_alone(was_joined: bool) -> bool {
+    if proc::is_single_threaded() {
+        return true;
+    }
     let begin = Instant::now();
     loop {
         let alone = proc::threads() <= 1 + spawner::own_threads();

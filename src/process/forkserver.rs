@@ -1,9 +1,9 @@
 //! The fork server: a warm child with one thread, which copies itself for each child that is to be started.
 //!
 //! ```text
-//! spawner thread                          server: this executable, entered like a child, attached to the session
-//! greeting ──────── socket pair ────────▶ clone(CLONE_PARENT): the copy is a child of the spawner's process
-//! process id ◀────────────────────────── copy: arrives with that greeting as any other child does
+//! any thread of the parent                server: this executable, entered like a child, attached to the session
+//! greeting ──────── socket pair ────────▶ clone(CLONE_PARENT): the copy is a child of the parent's, of the spawner's thread,
+//! process id ◀──────────────────────────  which made the server; it arrives with that greeting as any other child does
 //! ```
 //! The socket has no name: nobody else can ask. The kernel announces each copy in a word that both share, before the copy runs. A
 //! server that has died is started again with the next child.
@@ -12,20 +12,21 @@
 //!
 //! | killed | others see | who repairs | lost |
 //! |---|---|---|---|
-//! | the server, idle | a broken socket at the next start | the spawner starts another one | nothing |
-//! | the server, asked, before the copy | a broken socket, no announcement | the spawner asks another one | nothing |
+//! | the server, idle | a broken socket at the next start | who starts has another one started | nothing |
+//! | the server, asked, before the copy | a broken socket, no announcement | another one is asked | nothing |
 //! | the server, after the copy, before its answer | a broken socket, and the copy's number in the announcement | nobody needs to: the copy is the child that was asked for | nothing |
 //! | the parent | end of file on the socket, and the kernel's signal | the server ends | nothing |
 
-use super::entry;
+use super::entry::{self, BELL_FD};
 use crate::segment::Segment;
 use crate::sys::clone::{self, Announcement};
 use crate::sys::spawn::{self, Plan};
-use crate::sys::{SysError, module, pidfd, proc, socket};
+use crate::sys::{SysError, module, pidfd, proc, shm, socket};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::catch_unwind;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a greeting to a server begins with.
 const MARK: &str = "forkserver/";
@@ -123,6 +124,14 @@ impl Drop for Server {
     }
 }
 
+/// When this copy of a server was made, in ticks; 0 where it is none.
+static COPIED: AtomicU64 = AtomicU64::new(0);
+
+/// If this process is a copy that a server made: the tick in which it did, or the one before.
+pub(super) fn copied_at() -> Option<u64> {
+    Some(COPIED.load(Ordering::Relaxed)).filter(|&ticks| ticks > 0)
+}
+
 /// If this process was started as a server: serves, and comes back in each copy with the copy's own greeting. The server never
 /// comes back.
 pub(super) fn serve(greeting: &str) -> Option<Result<String, String>> {
@@ -153,12 +162,17 @@ fn begin(text: &str) -> Result<(OwnedFd, Announcement), String> {
     {
         crate::failpoint::arm(point, nth.parse().expect("a number"));
     }
-    // The copies find the descriptors where the children of the spawner do: those numbers stay open.
     let session = proc::inherited(spawn::FIRST_FD).ok_or("the session's descriptor is missing")?;
-    let own = session.try_clone().map_err(|error| error.to_string())?;
-    std::mem::forget(session);
-    let segment = if name.is_empty() { Segment::from_fd(own) } else { Segment::open(name) };
-    crate::segment::inherit(segment.map_err(|error| format!("cannot join the session segment: {error}"))?);
+    // The copies find the bell where the children of the spawner do: that number stays open.
+    let bell = proc::inherited(BELL_FD).ok_or("the bell's descriptor is missing")?;
+    for fd in [session.as_fd(), bell.as_fd()] {
+        proc::close_on_exec(fd).map_err(|error| error.to_string())?;
+    }
+    std::mem::forget(bell);
+    let segment = if name.is_empty() { Segment::from_fd(session) } else { Segment::open(name) };
+    let segment = segment.map_err(|error| format!("cannot join the session segment: {error}"))?;
+    shm::set_original(segment.as_fd());
+    crate::segment::inherit(segment);
     if module != 0 {
         let place = module::Place { module, offset };
         let address = module::address_of(place).map_err(|_| "the preload function is not in this program")?;
@@ -167,6 +181,12 @@ fn begin(text: &str) -> Result<(OwnedFd, Announcement), String> {
         if let Err(payload) = catch_unwind(preload) {
             return Err(format!("what the fork server was to load panicked: {}", entry::text(&*payload)));
         }
+    }
+    // Found and made here, and so for every copy.
+    module::main_module();
+    let _ = std::thread::current();
+    if proc::is_single_threaded() {
+        module::give_code_to_copies();
     }
     Ok((socket, announcement))
 }
@@ -182,13 +202,17 @@ fn copies(socket: &OwnedFd, announcement: Announcement) -> Result<String, String
         };
         let greeting = String::from_utf8_lossy(&buffer[..len]).into_owned();
         failpoint!("server.asked");
-        let is_alone = proc::threads() <= 1;
+        let is_alone = proc::is_single_threaded() || proc::threads() <= 1;
         let busy = SysError { call: "clone", errno: libc::EBUSY };
+        let before = proc::boot_ticks();
         let copied = if is_alone { clone::for_parent(&announcement) } else { Err(busy) };
         let (pid, errno) = match copied {
             Ok(None) => {
+                COPIED.store(before, Ordering::Relaxed);
                 // Its mapping is not here: nothing must be unmapped in its place.
                 std::mem::forget(announcement);
+                // To free it would be to write to it, and so to copy it.
+                std::mem::forget(buffer);
                 return Ok(greeting);
             }
             Ok(Some(pid)) => {

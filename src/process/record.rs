@@ -46,6 +46,8 @@ pub(super) struct Task {
     pub options: Options,
     /// The parent's name.
     pub parent: String,
+    /// The parent keeps arguments until the child has read its own, and wants to be told by the bell.
+    pub is_awaited: bool,
 }
 
 /// A spawn record.

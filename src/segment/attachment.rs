@@ -133,11 +133,16 @@ impl AsFd for File<'_> {
 impl Attachment {
     /// Maps and checks a segment. Does not join it: see [`Attachment::join`].
     pub(crate) fn map(fd: OwnedFd, place: Place) -> Result<Attachment> {
+        let stat = shm::stat(fd.as_fd())?;
+        Attachment::map_known(fd, &stat, place)
+    }
+
+    /// As [`Attachment::map`], for a file that was just looked at.
+    pub(crate) fn map_known(fd: OwnedFd, stat: &rustix::fs::Stat, place: Place) -> Result<Attachment> {
         let name = match &place {
             Place::Named(name) | Place::Anonymous(name) => name.clone(),
         };
         let not = |why| SegmentError::NotASegment { name: name.clone(), why };
-        let stat = shm::stat(fd.as_fd())?;
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             return Err(not("it is not a regular file").into());
         }
@@ -292,21 +297,31 @@ impl Attachment {
         }
         let file = self.file()?;
         let max = self.geometry.max_participants;
+        // A look before the first write: the kernel then maps what lies around, too, the registry above all.
+        let _ = fetch!(self.header(), magic);
         let first = atomic!(self.header(), next_slot).fetch_add(1, Ordering::Relaxed);
-        for step in 0..max {
-            let slot = first.wrapping_add(step) % max;
-            if lock::is_held(file.as_fd(), LOCK_SLOTS + u64::from(slot), 1)? {
-                continue;
-            }
+        let mut slots = (0..max).map(|step| first.wrapping_add(step) % max);
+        loop {
             failpoint!("attach.before_slot_lock");
-            let Some(anchor) = Anchor::try_new(file.as_fd(), LOCK_SLOTS + u64::from(slot))? else { continue };
+            let bytes = slots.by_ref().map(|slot| LOCK_SLOTS + u64::from(slot));
+            let Some((anchor, byte)) = Anchor::try_first(file.as_fd(), bytes)? else {
+                return Err(SegmentError::TooManyParticipants { max }.into());
+            };
+            let slot = (byte - LOCK_SLOTS) as u32;
             failpoint!("attach.slot_locked");
-            let recovery = self.lock_recovery()?;
             let participant = self.participant(slot);
-            if atomic!(participant, state).load(Ordering::Acquire) != STATE_FREE && !self.recover_locked(slot) {
-                // An object that this version cannot repair waits for the slot: leave it alone.
-                continue;
-            }
+            // A slot that is FREE when its lock is ours is nobody else's business: recovery passes it by. Acquire pairs with the
+            // release of whoever freed it.
+            let recovery = if atomic!(participant, state).load(Ordering::Acquire) != STATE_FREE {
+                let recovery = self.lock_recovery()?;
+                if atomic!(participant, state).load(Ordering::Acquire) != STATE_FREE && !self.recover_locked(slot) {
+                    // An object that this version cannot repair waits for the slot: leave it alone.
+                    continue;
+                }
+                Some(recovery)
+            } else {
+                None
+            };
             let generation = self.next_generation(slot);
             failpoint!("attach.generation");
             self.introduce(participant, pid);
@@ -322,7 +337,6 @@ impl Attachment {
             self.hold_again();
             return Ok(token);
         }
-        Err(SegmentError::TooManyParticipants { max }.into())
     }
 
     /// Bumps a slot's generation; never to one whose token would be 0.
@@ -425,7 +439,7 @@ impl Attachment {
         let pid = atomic!(participant, pid).load(Ordering::Relaxed);
         let state = if self.is_dead(token) {
             "dead"
-        } else if atomic!(participant, pid_namespace).load(Ordering::Relaxed) != proc::pid_namespace() {
+        } else if atomic!(participant, pid_namespace).load(Ordering::Relaxed) != proc::own_origin().0 {
             "unknown"
         } else {
             match proc::state(pid) {

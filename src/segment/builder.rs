@@ -292,9 +292,15 @@ impl SegmentBuilder {
                     return Err(SegmentError::WrongMode { name: name.to_owned(), found: stat.st_mode & 0o7777 }.into());
                 }
             }
-            let attachment = Attachment::map(fd, Place::Named(name.to_owned()))?;
+            let attachment = Attachment::map_known(fd, &stat, Place::Named(name.to_owned()))?;
             if let Some(known) = known::find(attachment.inode) {
                 return Ok(Some(Segment::of(known)));
+            }
+            // Nobody takes the name of such a one away but a user, whom LIFE does not hold up.
+            if attachment.geometry.policy == POLICY_MANUAL {
+                attachment.join()?;
+                failpoint!("open.joined");
+                return Ok(Some(known::add(attachment)));
             }
             let life = lock_life(attachment.file()?.as_fd())?;
             failpoint!("open.life");

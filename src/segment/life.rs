@@ -1,7 +1,8 @@
 //! The life of a segment's name: who takes it away and when; listing and collecting them.
 //!
 //! ```text
-//! open     open the name; lock LIFE; does the path still name this file?  nobody holds a slot and the policy says that they
+//! open     open the name; policy MANUAL: lock my slot, and that is all
+//!          lock LIFE; does the path still name this file?  nobody holds a slot and the policy says that they
 //!          are needed: unlink, start again;  lock my slot; unlock LIFE
 //! detach   release my slot; collect
 //! collect  lock LIFE; the path names this file and the policy's time has come: unlink; unlock

@@ -150,10 +150,7 @@ impl Segment {
         if let Some(known) = known::find((stat.st_dev, stat.st_ino)) {
             return Ok(Segment::of(known));
         }
-        let attachment = Attachment::map(fd, Place::Anonymous("passed".to_owned()))?;
-        if let Some(known) = known::find(attachment.inode) {
-            return Ok(Segment::of(known));
-        }
+        let attachment = Attachment::map_known(fd, &stat, Place::Anonymous("passed".to_owned()))?;
         attachment.join()?;
         Ok(known::add(attachment))
     }

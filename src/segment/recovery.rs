@@ -75,7 +75,7 @@ impl Attachment {
         if self.token().is_err() {
             return true;
         }
-        let namespace = crate::sys::proc::pid_namespace();
+        let namespace = crate::sys::proc::own_origin().0;
         let mut done = true;
         for slot in 0..self.geometry.max_participants {
             let participant = self.participant(slot);

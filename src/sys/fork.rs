@@ -12,9 +12,12 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Call, SysError};
+
+const PAGE: usize = 4096;
 
 const FORKING: u32 = 1 << 31;
 
@@ -113,43 +116,81 @@ impl Drop for NoFork {
 
 /// Words that read 0 in every forked child, however the fork was made.
 ///
+/// They lie on pages that the whole process shares, on a cache line of their own, and are given on.
+///
 /// # References
 /// `madvise(2)`, `MADV_WIPEONFORK`.
 #[derive(Debug)]
 pub(crate) struct WipedWords {
-    words: &'static [AtomicU32; 2],
+    line: &'static Line,
 }
+
+/// A cache line on such a page, of which two words are used.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line([AtomicU32; 2]);
+
+/// Lines that nobody uses; their words are 0.
+static UNUSED: Mutex<Vec<&'static Line>> = Mutex::new(Vec::new());
 
 impl WipedWords {
     /// New words that are 0.
     pub(crate) fn new() -> Result<WipedWords, SysError> {
-        // SAFETY: a fresh private mapping at an address of the kernel's choice.
-        let page = unsafe {
-            mm::mmap_anonymous(ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
-                .call("mmap")?
-        };
-        // SAFETY: the page was just mapped and nobody else knows it.
-        unsafe { mm::madvise(page, 4096, Advice::LinuxWipeOnFork).call("madvise(MADV_WIPEONFORK)")? };
-        // SAFETY: the page is zeroed, aligned, and unmapped only by `drop`, after which no copy of the reference is left:
-        // the methods hand it out for the lifetime of `self` only.
-        Ok(WipedWords { words: unsafe { &*page.cast() } })
+        // The lock is not to be copied while it is held.
+        let _no_fork = hold_off();
+        let mut unused = UNUSED.lock().unwrap_or_else(PoisonError::into_inner);
+        if unused.is_empty() {
+            // SAFETY: a fresh private mapping at an address of the kernel's choice.
+            let page = unsafe {
+                mm::mmap_anonymous(ptr::null_mut(), PAGE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+                    .call("mmap")?
+            };
+            // SAFETY: the page was just mapped and nobody else knows it.
+            unsafe { mm::madvise(page, PAGE, Advice::LinuxWipeOnFork).call("madvise(MADV_WIPEONFORK)")? };
+            // SAFETY: the page is zeroed, aligned, and never unmapped.
+            let lines = unsafe { std::slice::from_raw_parts(page.cast::<Line>(), PAGE / size_of::<Line>()) };
+            unused.extend(lines);
+        }
+        Ok(WipedWords { line: unused.pop().expect("just filled") })
     }
 
     /// The participant's token.
     #[inline]
     pub(crate) fn token(&self) -> &AtomicU32 {
-        &self.words[0]
+        &self.line.0[0]
     }
 
     /// Threads of this process at the segment's own locks: all of them in the high half, those that wait in the low half.
     pub(crate) fn threads(&self) -> &AtomicU32 {
-        &self.words[1]
+        &self.line.0[1]
     }
 }
 
 impl Drop for WipedWords {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, unmapped once.
-        let _ = unsafe { mm::munmap(ptr::from_ref(self.words).cast_mut().cast(), 4096) };
+        let _no_fork = hold_off();
+        // Relaxed: whoever gets the line next gets it through the lock.
+        self.line.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        UNUSED.lock().unwrap_or_else(PoisonError::into_inner).push(self.line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_are_given_on_are_0_and_nobody_elses() {
+        let (first, second) = (WipedWords::new().unwrap(), WipedWords::new().unwrap());
+        first.token().store(7, Ordering::Relaxed);
+        first.threads().store(8, Ordering::Relaxed);
+        assert_eq!((second.token().load(Ordering::Relaxed), second.threads().load(Ordering::Relaxed)), (0, 0));
+        drop(first);
+        for _ in 0..200 {
+            let next = WipedWords::new().unwrap();
+            assert_eq!((next.token().load(Ordering::Relaxed), next.threads().load(Ordering::Relaxed)), (0, 0));
+            // Kept, so that the next ones are others.
+            std::mem::forget(next);
+        }
     }
 }

@@ -29,6 +29,14 @@ unsafe impl Sync for Anchor {}
 impl Anchor {
     /// Takes the lock on `byte` of the file behind `fd`; `Ok(None)` if somebody else holds it.
     pub(crate) fn try_new(fd: BorrowedFd<'_>, byte: u64) -> Result<Option<Anchor>, SysError> {
+        Ok(Anchor::try_first(fd, [byte])?.map(|(anchor, _)| anchor))
+    }
+
+    /// Takes the lock on the first of `bytes` that nobody else holds, and says which; `Ok(None)` if all are held.
+    pub(crate) fn try_first(
+        fd: BorrowedFd<'_>,
+        bytes: impl IntoIterator<Item = u64>,
+    ) -> Result<Option<(Anchor, u64)>, SysError> {
         // A fork between open and close would copy the descriptor, and with it the lock, into the child.
         let _no_fork = fork::hold_off();
         let description = shm::reopen(fd)?;
@@ -39,11 +47,14 @@ impl Anchor {
         let anchor = Anchor { page: NonNull::new(page).expect("mmap never gives page 0") };
         // SAFETY: the page was just mapped and nobody else knows it.
         unsafe { mm::madvise(page, PAGE, Advice::LinuxDontFork).call("madvise(MADV_DONTFORK)")? };
-        match set_lock(description.as_raw_fd(), byte) {
-            Ok(()) => Ok(Some(anchor)),
-            Err(libc::EAGAIN | libc::EACCES) => Ok(None),
-            Err(errno) => Err(SysError { call: "fcntl(F_OFD_SETLK)", errno }),
+        for byte in bytes {
+            match set_lock(description.as_raw_fd(), byte) {
+                Ok(()) => return Ok(Some((anchor, byte))),
+                Err(libc::EAGAIN | libc::EACCES) => {}
+                Err(errno) => return Err(SysError { call: "fcntl(F_OFD_SETLK)", errno }),
+            }
         }
+        Ok(None)
     }
 
     /// Forgets the anchor in a forked child, where the page was never mapped.
@@ -54,7 +65,7 @@ impl Anchor {
 
 impl Drop for Anchor {
     fn drop(&mut self) {
-        // SAFETY: the page was mapped by `try_new` and is unmapped once.
+        // SAFETY: the page was mapped by `try_first` and is unmapped once.
         let _ = unsafe { mm::munmap(self.page.as_ptr(), PAGE) };
     }
 }

@@ -6,7 +6,7 @@
 use super::{Call, SysError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -49,37 +49,35 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), SysError>
     }
 }
 
-/// The most memory a child had that has ended and was not reaped, or a child of its own, in bytes. Since a child begins as a
-/// picture of its parent, what that had then counts, too.
+/// Reaps a child that has ended; `None` if it has not. With how it ended comes the most memory that it had, or a child of its own,
+/// in bytes, if the system says so. Since a child begins as a picture of its parent, what that had then counts, too.
 ///
 /// # References
 /// `waitid(2)`, the fifth argument of the system call; `getrusage(2)`.
-pub(crate) fn peak_rss(pidfd: BorrowedFd<'_>) -> Option<u64> {
-    // SAFETY: zeros are a valid value of both plain structs.
-    let (mut info, mut usage) = unsafe { (std::mem::zeroed::<libc::siginfo_t>(), std::mem::zeroed::<libc::rusage>()) };
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    let fd = pidfd.as_raw_fd();
-    // SAFETY: both structs are there to be written to.
-    let ended =
-        unsafe { libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, options, &raw mut usage) == 0 };
-    (ended && usage.ru_maxrss > 0).then_some(usage.ru_maxrss as u64 * 1024)
-}
-
-/// Reaps a child that has ended; `None` if it has not.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Option<(Ended, Option<u64>)> {
     loop {
-        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            Ok(Some(status)) => {
-                return Some(match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Ended::Exit(code),
-                    (None, Some(signal)) => Ended::Signal(signal),
-                    (None, None) => Ended::Unknown,
-                });
+        // SAFETY: zeros are a valid value of both plain structs.
+        let (mut info, mut usage) =
+            unsafe { (std::mem::zeroed::<libc::siginfo_t>(), std::mem::zeroed::<libc::rusage>()) };
+        let (fd, options) = (pidfd.as_raw_fd(), libc::WEXITED | libc::WNOHANG);
+        // SAFETY: both structs are there to be written to.
+        let done =
+            unsafe { libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, options, &raw mut usage) };
+        if done != 0 {
+            match SysError::last("waitid").errno {
+                libc::EINTR => continue,
+                _ => return Some((Ended::Unknown, None)),
             }
-            Ok(None) => return None,
-            Err(Errno::INTR) => {}
-            Err(_) => return Some(Ended::Unknown),
         }
+        // SAFETY: filled by the call; where no child has ended both are 0.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        let ended = match info.si_code {
+            _ if pid == 0 => return None,
+            libc::CLD_EXITED => Ended::Exit(status),
+            libc::CLD_KILLED | libc::CLD_DUMPED => Ended::Signal(status),
+            _ => Ended::Unknown,
+        };
+        return Some((ended, (usage.ru_maxrss > 0).then_some(usage.ru_maxrss as u64 * 1024)));
     }
 }
 

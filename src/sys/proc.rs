@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Whether the executable has more rights than its user: then the environment is not to be trusted.
 pub(crate) fn is_privileged() -> bool {
@@ -55,11 +55,9 @@ pub(crate) fn pid_namespace() -> u64 {
 /// What does not change while this process lives: its PID namespace's inode number and its start time, 0 where they cannot be
 /// had. Asked of `/proc` once; a forked child asks again.
 pub(crate) fn own_origin() -> (u64, u64) {
-    // The word reads 1 as long as the rest is this process's own.
-    static KNOWN: Mutex<Option<(WipedWords, (u64, u64))>> = Mutex::new(None);
     let ask = || (pid_namespace(), start_time(std::process::id()).unwrap_or(0));
     // Not `lock`: in a forked child it may be held by a thread that is not there.
-    let Ok(mut known) = KNOWN.try_lock() else { return ask() };
+    let Ok(mut known) = ORIGIN.try_lock() else { return ask() };
     if let Some((words, origin)) = &*known
         && words.token().load(Ordering::Relaxed) == 1
     {
@@ -72,6 +70,30 @@ pub(crate) fn own_origin() -> (u64, u64) {
         (words, origin)
     });
     origin
+}
+
+/// What [`own_origin`] knows. The word reads 1 as long as the rest is this process's own.
+static ORIGIN: Mutex<Option<(WipedWords, (u64, u64))>> = Mutex::new(None);
+
+/// The clock that start times are read from, in its ticks.
+///
+/// # References
+/// `proc_pid_stat(5)`, `starttime`: in units of 1/100 s, as `sysconf(_SC_CLK_TCK)` says everywhere.
+pub(crate) fn boot_ticks() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec as u64 * 100 + time.tv_nsec as u64 / 10_000_000
+}
+
+/// In a copy of this process, of its PID namespace: what [`own_origin`] knew of the original, but for the start time. That is
+/// known if it is still the tick `before`, which the original read just before the copy was made; else `/proc` is asked.
+pub(crate) fn inherit_origin(before: u64) {
+    if let Ok(mut known) = ORIGIN.try_lock()
+        && let Some((words, (_, start))) = &mut *known
+        && boot_ticks() == before
+    {
+        *start = before;
+        words.token().store(1, Ordering::Relaxed);
+    }
 }
 
 /// Start time of a process in clock ticks since boot; `None` if there is no such process.
@@ -189,6 +211,23 @@ pub(crate) fn set_cpus(cpus: &[usize]) -> Result<(), SysError> {
     rustix::thread::sched_setaffinity(None, &set).call("sched_setaffinity")
 }
 
+/// Whether this process is known to have had one thread only so far. False says nothing.
+///
+/// # References
+/// `__libc_single_threaded` of glibc 2.32.
+pub(crate) fn is_single_threaded() -> bool {
+    static FLAG: AtomicPtr<u8> = AtomicPtr::new(std::ptr::dangling_mut());
+    let mut flag = FLAG.load(Ordering::Relaxed);
+    if flag == std::ptr::dangling_mut() {
+        // SAFETY: a look-up by a valid name.
+        flag = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) }.cast();
+        FLAG.store(flag, Ordering::Relaxed);
+    }
+    // SAFETY: null, or the C library's `char` of that name, which is written by the thread that starts the second one, before
+    // it does so.
+    !flag.is_null() && unsafe { flag.read_volatile() } != 0
+}
+
 /// Number of threads of this process; very many where `/proc` is not mounted.
 pub(crate) fn threads() -> usize {
     // Each is a directory, and so a link; two more are the directory itself.
@@ -223,6 +262,36 @@ mod tests {
             // Other tests' threads come and go.
             assert!(counted >= 4 && listed >= 4, "{counted} {listed}");
         });
+    }
+
+    #[test]
+    fn who_has_several_threads_is_not_called_alone() {
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(!is_single_threaded()));
+        });
+    }
+
+    #[test]
+    fn a_copy_knows_when_it_began() {
+        let namespace = own_origin().0;
+        for _ in 0..50 {
+            let before = boot_ticks();
+            // SAFETY: the copy reads two files and ends.
+            match unsafe { libc::fork() } {
+                -1 => panic!("{}", std::io::Error::last_os_error()),
+                0 => {
+                    inherit_origin(before);
+                    let same = own_origin() == (namespace, start_time(std::process::id()).unwrap_or(0));
+                    exit_at_once(i32::from(!same));
+                }
+                child => {
+                    let mut status = -1;
+                    // SAFETY: the child is ours and the status a local.
+                    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                    assert_eq!(status, 0);
+                }
+            }
+        }
     }
 
     #[test]

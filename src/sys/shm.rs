@@ -5,6 +5,7 @@ use rustix::fs::{self, AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, S
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where named segments live.
 pub(crate) const DIRECTORY: &str = "/dev/shm";
@@ -54,7 +55,30 @@ pub(crate) fn open(path: &Path) -> Result<Option<OwnedFd>, SysError> {
 
 /// A second open file description of the file behind `fd`.
 pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
-    fs::open(own_path(fd), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call("open(/proc/self/fd)")
+    let again = |path: &str| fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let original = ORIGINAL.load(Ordering::Relaxed);
+    if original != 0 && original as u32 == fd.as_raw_fd() as u32 {
+        let found = again(&format!("/proc/{}/fd/{}", original >> 32, original as u32));
+        let same = |found: &OwnedFd| {
+            let (found, expected) = (stat(found.as_fd()), stat(fd));
+            found.is_ok_and(|found| {
+                expected.is_ok_and(|stat| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
+            })
+        };
+        if let Some(found) = found.ok().filter(same) {
+            return Ok(found);
+        }
+    }
+    again(&own_path(fd)).call("open(/proc/self/fd)")
+}
+
+/// Process id << 32 | descriptor: see [`set_original`].
+static ORIGINAL: AtomicU64 = AtomicU64::new(0);
+
+/// From now on, in all copies of this process, too, the file behind `fd` is looked for among this process's own first: what the
+/// system knows of a new process under `/proc` it has to make first.
+pub(crate) fn set_original(fd: BorrowedFd<'_>) {
+    ORIGINAL.store(u64::from(std::process::id()) << 32 | fd.as_raw_fd() as u64, Ordering::Relaxed);
 }
 
 /// An anonymous file that cannot be shrunk or grown by anybody once it has `size` bytes.

@@ -196,8 +196,13 @@ pub struct Named {
 
 /// Creates one.
 pub fn named(what: &str) -> Named {
+    named_with(what, shmkit::LifePolicy::Manual)
+}
+
+/// As [`named`], with a policy.
+pub fn named_with(what: &str, policy: shmkit::LifePolicy) -> Named {
     let name = unique(what);
-    Named { segment: shmkit::Segment::create(&name).expect("a segment"), name }
+    Named { segment: shmkit::Segment::builder().policy(policy).create(&name).expect("a segment"), name }
 }
 
 impl std::ops::Deref for Named {

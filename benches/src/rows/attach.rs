@@ -1,7 +1,7 @@
 //! Opening a segment, and the memory that objects take.
 
 use crate::Result;
-use crate::contest::Kind::{Limit, Shmkit};
+use crate::contest::Kind::{Limit, Reference, Shmkit};
 use crate::contest::{Contestant, Figure, Goal, Unit};
 use crate::limits;
 use crate::peers;
@@ -32,6 +32,24 @@ fn attach(stage: &Stage) -> Result {
         once()?;
     }
     stage.publish(start.elapsed().as_nanos() as f64 / 1e3 / stage.n as f64);
+    stage.barrier()
+}
+
+/// Role 0 holds the segment; role 1 makes the least calls that open and map a file, of the segment's own: the address space of the
+/// default size is part of the price.
+fn open_and_map(stage: &Stage) -> Result {
+    if stage.role == 0 {
+        let segment = Segment::create(&stage.name)?;
+        let value = segment.value::<u64>("value").initial(42).create()?;
+        stage.barrier()?;
+        stage.barrier()?;
+        drop(value);
+        return Ok(());
+    }
+    stage.barrier()?;
+    let path = crate::stage::c_string(&format!("/shmkit.{}", stage.name));
+    limits::open_and_map(&path, 1)?;
+    stage.publish(limits::open_and_map(&path, stage.n)?);
     stage.barrier()
 }
 
@@ -76,11 +94,16 @@ fn one_page(stage: &Stage) -> Result {
 }
 
 pub fn figures() -> Vec<Figure> {
-    let calls = "shm_open+fstat+mmap+munmap";
+    let calls = "shm_open+fstat+mmap+munmap of that file";
+    let small = "shm_open+fstat+mmap+munmap of 256 KiB";
     vec![
         Figure::new("attach and open one object", Unit::Microseconds)
             .goal(Goal::AtMost(6.0, calls))
-            .with([Contestant::pair("shmkit", Shmkit, attach), Contestant::single(calls, Limit, limits::shm_open)])
+            .with([
+                Contestant::pair("shmkit", Shmkit, attach),
+                Contestant::pair(calls, Limit, open_and_map),
+                Contestant::single(small, Reference, limits::shm_open),
+            ])
             .with(peers::attach()),
         Figure::new("memory: an idle Queue<u64> of 1024", Unit::Kibibytes).goal(Goal::Below(64.0)).with([
             Contestant::single("shmkit", Shmkit, idle_queue).fixed(1),

@@ -129,6 +129,7 @@ pub fn figures() -> Vec<Figure> {
             .with([
                 Contestant::single("shmkit", Shmkit, forkserver_start_join),
                 Contestant::single("fork, _exit, waitpid", Limit, limits::fork),
+                Contestant::single("minimal fork server", Reference, limits::fork_server),
             ])
             .with(peers::forked_processes()),
         Figure::new("pool: trivial tasks, chunk 1", Unit::Thousands)
