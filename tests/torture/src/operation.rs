@@ -237,6 +237,7 @@ impl<S> Acts<S> {
             has_waiter: false,
             is_alone: starts.is_some(),
             has_threads: false,
+            has_children: false,
             has_others: false,
             starts,
         };
@@ -283,10 +284,16 @@ impl<S> Acts<S> {
         self
     }
 
-    /// The last act starts threads or processes.
+    /// The last act starts threads.
     pub fn with_threads(mut self) -> Self {
         self.last().info.has_threads = true;
         self
+    }
+
+    /// The last act starts processes, and threads.
+    pub fn with_children(mut self) -> Self {
+        self.last().info.has_children = true;
+        self.with_threads()
     }
 }
 
@@ -319,6 +326,8 @@ pub struct ActInfo {
     pub is_alone: bool,
     /// Whether others come by its code while it is traced.
     pub has_threads: bool,
+    /// Whether it starts processes: then who recovers its death is not killed himself.
+    pub has_children: bool,
     /// Whether more than the usual have the objects.
     pub has_others: bool,
     /// Whether who acts is a process that the child starts, and how one comes to it.

@@ -87,7 +87,7 @@ fn operations(families: &[Box<dyn Family>]) -> Vec<Operation> {
     for is_recovery in [false, true] {
         for (family, subject) in families.iter().enumerate() {
             for (act, info) in subject.acts().iter().enumerate() {
-                if is_recovery && info.starts.is_some() {
+                if is_recovery && (info.starts.is_some() || info.has_children) {
                     continue;
                 }
                 let name = name(&**subject, info, is_recovery);

@@ -57,7 +57,7 @@ impl Extent {
         passes: 8,
         time: Duration::from_secs(300),
     };
-    /// Every instruction behind which others can see something new: a quarter of an hour.
+    /// Every instruction behind which others can see something new: about half an hour.
     pub const NEWS: Extent = Extent {
         kills: u32::MAX,
         recoveries: u32::MAX,

@@ -174,7 +174,7 @@ pub fn acts() -> Acts<Tasks> {
             drop(pool);
             Ok(())
         })
-        .with_threads()
+        .with_children()
         .alone()
         .bare("submit and wait", |scene| {
             let owner = Owner::new(&scene)?;
@@ -184,7 +184,7 @@ pub fn acts() -> Acts<Tasks> {
             end();
             Ok(())
         })
-        .with_threads()
+        .with_children()
         .alone()
         .bare("map", |scene| {
             let owner = Owner::new(&scene)?;
@@ -194,7 +194,7 @@ pub fn acts() -> Acts<Tasks> {
             end();
             Ok(())
         })
-        .with_threads()
+        .with_children()
         .alone()
         .bare("map lazily", |scene| {
             let owner = Owner::new(&scene)?;
@@ -207,7 +207,7 @@ pub fn acts() -> Acts<Tasks> {
             end();
             if sum == 6 { Ok(()) } else { corrupt(format!("a sum of {sum}")) }
         })
-        .with_threads()
+        .with_children()
         .alone()
         .bare("resize", |scene| {
             let owner = Owner::new(&scene)?;
@@ -218,7 +218,7 @@ pub fn acts() -> Acts<Tasks> {
             end();
             Ok(())
         })
-        .with_threads()
+        .with_children()
         .alone()
         .bare("close and join", |scene| {
             let owner = Owner::new(&scene)?;
@@ -231,7 +231,7 @@ pub fn acts() -> Acts<Tasks> {
             end();
             Ok(())
         })
-        .with_threads()
+        .with_children()
         .alone()
         .bare("terminate", |scene| {
             let owner = Owner::new(&scene)?;
@@ -243,6 +243,6 @@ pub fn acts() -> Acts<Tasks> {
             end();
             Ok(())
         })
-        .with_threads()
+        .with_children()
         .alone()
 }

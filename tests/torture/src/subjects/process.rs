@@ -50,7 +50,7 @@ impl Subject for Work {
         }
         for deed in deeds {
             let expected = value(deed.id, 1);
-            let puts = !["start a program", "kill and join"].contains(&deed.act);
+            let puts = !["start a program", "kill and join", "recover"].contains(&deed.act);
             match found.iter().filter(|&&value| value == expected).count() {
                 0 if deed.is_done && puts => {
                     return lost(format!("what a process that came to its end has put: {deeds:?}"));
@@ -190,16 +190,16 @@ pub fn acts() -> Acts<Work> {
         .launcher("copied", Starts::Copy, |scene| launch(&scene, How::Copy))
         .launcher("served", Starts::CopyOf, |scene| launch_served(&scene))
         .bare("start", |scene| launch(&scene, How::Daemon))
-        .with_threads()
+        .with_children()
         .alone()
         .bare("start a copy", |scene| launch(&scene, How::Copy))
-        .with_threads()
+        .with_children()
         .alone()
         .bare("start by a server", |scene| launch(&scene, How::ForkServer))
-        .with_threads()
+        .with_children()
         .alone()
         .bare("start a program", |scene| launch(&scene, How::Command))
-        .with_threads()
+        .with_children()
         .alone()
         .bare("kill and join", |scene| {
             let launcher = Launcher::new(&scene)?;
@@ -216,6 +216,6 @@ pub fn acts() -> Acts<Work> {
             end();
             launcher.check(0)
         })
-        .with_threads()
+        .with_children()
         .alone()
 }
