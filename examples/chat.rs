@@ -197,6 +197,8 @@ fn demonstrate() -> shmkit::Result<()> {
     ada.see("Ada", "Bob has left")?;
     room.child.kill()?;
     ada.see("Ada", "the room is closed")?;
+    // She is the last one, and takes the segment along.
+    ada.child.wait()?;
     println!("chat: all was said and seen");
     Ok(())
 }

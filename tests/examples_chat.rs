@@ -136,4 +136,6 @@ fn it_shows_itself() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(text.lines().last(), Some("chat: all was said and seen"));
+    let name = text.split('"').nth(1).expect("the room's name");
+    assert!(!Path::new(&format!("/dev/shm/shmkit.{name}")).exists(), "{name} is left");
 }
