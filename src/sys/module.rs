@@ -8,6 +8,7 @@
 
 use crate::element::{fnv_start, fnv_u64};
 use std::ffi::c_void;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 const NT_GNU_BUILD_ID: u32 = 3;
@@ -79,41 +80,59 @@ pub(crate) fn main_module() -> Option<&'static (Module<'static>, u64)> {
 /// A system that does not know guard pages on code (before Linux 6.15) says so, and nothing is changed.
 ///
 /// # References
-/// `madvise(2)`, `MADV_GUARD_INSTALL`.
+/// `madvise(2)`, `MADV_GUARD_INSTALL`; `proc_pid_pagemap(5)`.
 pub(crate) fn give_code_to_copies() {
-    const PAGE: usize = 4096;
     /// Smaller pieces are not worth it.
-    const LEAST: u64 = 8 * PAGE as u64;
-    const MADV_GUARD_INSTALL: i32 = 102;
-    const MADV_GUARD_REMOVE: i32 = 103;
-    let own = give_code_to_copies as fn() as usize;
+    const LEAST: usize = 16 * PAGE;
     let calls = libc::madvise as unsafe extern "C" fn(*mut c_void, usize, i32) -> i32 as usize;
-    let runs = |page: usize| [own, calls].iter().any(|code| code.abs_diff(page) < 4 * PAGE);
+    let is_run = |page: &usize| [blink as fn(usize) as usize, calls].iter().any(|code| code.abs_diff(*page) < 3 * PAGE);
+    // What somebody has written into the code, a debugger for instance, would be lost with its page.
+    let map = std::fs::File::open("/proc/self/pagemap");
+    let is_the_files = |page: &usize| {
+        let mut entry = [0; 8];
+        let read = map.as_ref().is_ok_and(|map| map.read_exact_at(&mut entry, (page / PAGE * 8) as u64).is_ok());
+        let entry = u64::from_ne_bytes(entry);
+        let [is_present, is_swapped, is_file] = [63, 62, 61].map(|bit| entry >> bit & 1 == 1);
+        read && !is_swapped && (is_file || !is_present)
+    };
+    if super::memory::page_size() as usize != PAGE {
+        return;
+    }
     let mut pages = Vec::new();
     each(|module| {
         for header in module.headers {
             let is_code = header.p_type == libc::PT_LOAD && header.p_flags & (libc::PF_X | libc::PF_W) == libc::PF_X;
-            if is_code && header.p_filesz >= LEAST {
+            let len = header.p_filesz as usize;
+            if is_code && len >= LEAST {
                 let start = module.base.wrapping_add(header.p_vaddr) as usize;
-                let last = (start + header.p_filesz as usize - 1) & !(PAGE - 1);
-                let first = start.next_multiple_of(PAGE);
-                pages.extend([last, first].into_iter().find(|page| !runs(*page)));
+                // Not the first pages: calls into other modules may go through there.
+                let page_at = |offset: usize| (start + offset) & !(PAGE - 1);
+                let candidates = [page_at(len - 1), page_at(len / 2)];
+                pages.extend(candidates.into_iter().find(|page| !is_run(page) && is_the_files(page)));
             }
         }
         None::<()>
     });
-    for page in pages {
-        let page = page as *mut c_void;
-        // No handler may run what is on that page.
-        super::spawn::without_signals(|| {
-            // SAFETY: the page is code of a loaded file that nobody has written to; it is away until the second call, with
-            // neither this function nor the C library's one on it, and no other thread runs.
-            let advise = |advice| unsafe { libc::madvise(page, PAGE, advice) } == 0;
-            if advise(MADV_GUARD_INSTALL) && !(0..100).any(|_| advise(MADV_GUARD_REMOVE)) {
-                // The system gives what it took unless it is broken. Without this page nothing can be trusted to run.
-                super::proc::exit_at_once(1);
-            }
-        });
+    // No handler may run what is on such a page.
+    super::spawn::without_signals(|| pages.into_iter().for_each(blink));
+}
+
+const PAGE: usize = 4096;
+
+/// Puts a guard on a page and takes it away again. Between the two calls nothing runs but this function and the C library's.
+#[inline(never)]
+fn blink(page: usize) {
+    const MADV_GUARD_INSTALL: i32 = 102;
+    const MADV_GUARD_REMOVE: i32 = 103;
+    let page = page as *mut c_void;
+    // SAFETY: the page is code of a loaded file, which the kernel finds again; neither this function nor the C library's is on it,
+    // and no other thread runs.
+    unsafe {
+        if libc::madvise(page, PAGE, MADV_GUARD_INSTALL) != 0 {
+            return;
+        }
+        // An interruption is the only reason not to take it away.
+        while libc::madvise(page, PAGE, MADV_GUARD_REMOVE) != 0 {}
     }
 }
 
