@@ -190,8 +190,8 @@ impl Attachment {
 
     /// Backs more units with memory. Under the heap lock; idempotent until `committed` is published.
     fn grow(&self, units: u64) -> Result<()> {
-        // What one allocation may have to wait for: about half a millisecond.
-        const STEP: u64 = (2 << 20) / UNIT_SIZE;
+        // What one allocation may have to wait for: the kernel clears a MiB in half a millisecond or more.
+        const STEP: u64 = (512 << 10) / UNIT_SIZE;
         let committed = self.committed();
         let room = self.geometry.heap_units_max - committed;
         if room < units {
