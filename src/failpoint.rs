@@ -18,6 +18,15 @@ mod armed {
         arm_with(name, nth, libc::SIGKILL);
     }
 
+    /// As [`arm`], with the kill point and the number that an environment variable has, if it is there: `NAME,NTH`.
+    pub(crate) fn arm_by(variable: &str) {
+        if let Some((name, nth)) =
+            crate::process::environment(variable).as_deref().and_then(|text| text.split_once(','))
+        {
+            arm(name, nth.parse().expect("a number"));
+        }
+    }
+
     /// Stops this process with SIGSTOP at the `nth` (from 1) passage of the kill point `name`.
     pub fn stop(name: &str, nth: u32) {
         arm_with(name, nth, libc::SIGSTOP);
@@ -45,9 +54,9 @@ mod armed {
 }
 
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::pass;
-#[cfg(feature = "failpoints")]
 pub use armed::{arm, stop};
+#[cfg(feature = "failpoints")]
+pub(crate) use armed::{arm_by, pass};
 
 /// Names a step at which a crash test may kill the process.
 macro_rules! failpoint {

@@ -183,9 +183,7 @@ fn arrive(greeting: &str) -> Result<Arrived, String> {
     let greeting = Greeting::parse(greeting).ok_or_else(|| format!("{VARIABLE} is not what a parent writes"))?;
     let Greeting { record: (index, generation), parent, daemon, identity, session, name } = greeting;
     #[cfg(feature = "failpoints")]
-    if let Some((point, nth)) = environment("SHMKIT_CHILD_FAILPOINT").as_deref().and_then(|text| text.split_once(',')) {
-        crate::failpoint::arm(point, nth.parse().expect("a number"));
-    }
+    crate::failpoint::arm_by("SHMKIT_CHILD_FAILPOINT");
     failpoint!("child.arrived");
     if daemon {
         proc::die_with_parent().map_err(|error| error.to_string())?;

@@ -157,11 +157,7 @@ fn begin(text: &str) -> Result<(OwnedFd, Announcement), String> {
     let announcement = Announcement::of(&shared).map_err(|error| error.to_string())?;
     drop(shared);
     #[cfg(feature = "failpoints")]
-    if let Some((point, nth)) =
-        super::environment("SHMKIT_SERVER_FAILPOINT").as_deref().and_then(|text| text.split_once(','))
-    {
-        crate::failpoint::arm(point, nth.parse().expect("a number"));
-    }
+    crate::failpoint::arm_by("SHMKIT_SERVER_FAILPOINT");
     let session = proc::inherited(spawn::FIRST_FD).ok_or("the session's descriptor is missing")?;
     // The copies find the bell where the children of the spawner do: that number stays open.
     let bell = proc::inherited(BELL_FD).ok_or("the bell's descriptor is missing")?;
