@@ -181,7 +181,8 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Process> {
         name: name.clone(),
     };
     let options = task.options;
-    spawner::start(Request { name, daemon, origin, greeting, options, stdio, session, record, arguments: kept, on_end })
+    let request = Request { name, daemon, greeting, options, stdio, session, record, arguments: kept, on_end };
+    spawner::start(request, origin)
 }
 
 /// This program's own arguments and environment.

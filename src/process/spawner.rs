@@ -19,7 +19,7 @@ use super::builder::{self, OnEnd};
 use super::child::{ExitStatus, Inner, Process};
 use super::copied;
 use super::current::Child;
-use super::entry;
+use super::entry::{self, Greeting};
 use super::forkserver::{Failure, Server};
 use super::interrupts;
 use super::method::StartMethod;
@@ -61,9 +61,8 @@ impl From<StartMethod> for Origin {
 pub(super) struct Request {
     pub name: String,
     pub daemon: bool,
-    pub origin: Origin,
     /// What the child must know to find its record.
-    pub greeting: entry::Greeting,
+    pub greeting: Greeting,
     pub options: Options,
     /// Standard input, output and error, where they are not the usual ones.
     pub stdio: [Option<OwnedFd>; 3],
@@ -78,7 +77,8 @@ pub(super) struct Request {
 
 /// What the spawner's thread is asked for.
 enum Order {
-    Start(Box<Request>, Plan, SyncSender<Result<Arc<Inner>, SysError>>),
+    Spawn(Box<Request>, Plan, SyncSender<Result<Arc<Inner>, SysError>>),
+    Fork(Box<Request>, copied::Body, SyncSender<Result<Arc<Inner>, SysError>>),
     StartServer(Plan, Segment, SyncSender<Result<Server, SysError>>),
 }
 
@@ -122,14 +122,14 @@ const LATER: Duration = Duration::from_millis(100);
 const ALL_TRIES: u32 = TRIES + 600;
 
 /// Starts a child.
-pub(super) fn start(request: Request) -> Result<Process> {
+pub(super) fn start(request: Request, origin: Origin) -> Result<Process> {
     let name = request.name.clone();
     let failed = |why: String| ProcessError::Start { name: name.clone(), why };
     let refused = |error: SysError| failed(error.to_string());
     let gone = || failed("the thread that starts processes is gone".to_owned());
     let plan = || builder::plan().map_err(|why| failed(why.to_owned()));
     let spawner = Spawner::of_this_process().map_err(refused)?;
-    if let Origin::ForkServer = request.origin {
+    if let Origin::ForkServer = origin {
         let greeting = request.greeting.to_string();
         let mut server = locked(&spawner.server);
         let mut copied = server.as_ref().map_or(Err(Failure::Gone), |server| server.copy(&greeting));
@@ -156,14 +156,16 @@ pub(super) fn start(request: Request) -> Result<Process> {
             failed(why)
         })?;
         drop(server);
-        let Request { name, daemon, record, arguments, on_end, .. } = request;
-        let started = spawner.adopt(pid, name, daemon, record, arguments, on_end).map_err(refused)?;
-        return Ok(Process::of_inner(started));
+        return Ok(Process::of_inner(spawner.adopt(pid, request).map_err(refused)?));
     }
     let (reply, answer) = sync_channel(1);
-    let plan = if let Origin::Spawn = request.origin { plan()? } else { Plan::default() };
+    let request = Box::new(request);
+    let order = match origin {
+        Origin::Fork(body) => Order::Fork(request, body, reply),
+        _ => Order::Spawn(request, plan()?, reply),
+    };
     // Nothing is locked: if this process is to be copied, it is not in the copy either.
-    spawner.order(Order::Start(Box::new(request), plan, reply)).ok_or_else(gone)?;
+    spawner.order(order).ok_or_else(gone)?;
     Ok(Process::of_inner(answer.recv().map_err(|_| gone())?.map_err(refused)?))
 }
 
@@ -305,8 +307,11 @@ impl Spawner {
             }
             while let Ok(order) = incoming.try_recv() {
                 match order {
-                    Order::Start(request, plan, reply) => {
-                        let _ = reply.send(self.start(*request, plan));
+                    Order::Spawn(request, plan, reply) => {
+                        let _ = reply.send(self.spawn(*request, &plan));
+                    }
+                    Order::Fork(request, body, reply) => {
+                        let _ = reply.send(self.fork(*request, body));
                     }
                     Order::StartServer(plan, session, reply) => {
                         let _ = reply.send(Server::start(&plan, &session, self.bell.fd()));
@@ -360,34 +365,26 @@ impl Spawner {
         }
     }
 
-    fn start(self: &Arc<Self>, request: Request, plan: Plan) -> Result<Arc<Inner>, SysError> {
-        let Request { name, daemon, origin, greeting, options, stdio, session, record, arguments, on_end } = request;
-        let pid = match origin {
-            Origin::Spawn => {
-                let plan = Plan { stdio, ..plan.with(entry::VARIABLE, &greeting.to_string())? };
-                spawn::itself(&plan, &[session.as_fd(), self.bell.fd()])?
-            }
-            Origin::Fork(body) => {
-                let child = Child { name: greeting.name, identity: greeting.identity, daemon };
-                copied::copy(&body, &record, child, &options)?
-            }
-            Origin::ForkServer => return Err(SysError { call: "clone", errno: libc::EINVAL }),
-        };
-        self.adopt(pid, name, daemon, record, arguments, on_end)
+    fn spawn(self: &Arc<Self>, mut request: Request, plan: &Plan) -> Result<Arc<Inner>, SysError> {
+        let greeted = plan.with(entry::VARIABLE, &request.greeting.to_string())?;
+        let plan = Plan { stdio: std::mem::take(&mut request.stdio), ..greeted };
+        let pid = spawn::itself(&plan, &[request.session.as_fd(), self.bell.fd()])?;
+        self.adopt(pid, request)
+    }
+
+    /// `body` is given away before who asked goes on: he is the one who drops it.
+    fn fork(self: &Arc<Self>, request: Request, body: copied::Body) -> Result<Arc<Inner>, SysError> {
+        let Greeting { name, identity, daemon, .. } = &request.greeting;
+        let child = Child { name: name.clone(), identity: identity.clone(), daemon: *daemon };
+        let pid = copied::copy(&body, &request.record, child, &request.options)?;
+        self.adopt(pid, request)
     }
 
     // ---- any thread ------------------------------------------------------------------------------------------------
 
     /// A child that was just started: from now on it is watched.
-    fn adopt(
-        self: &Arc<Self>,
-        pid: u32,
-        name: String,
-        daemon: bool,
-        record: Record,
-        arguments: Option<Box<dyn Any + Send>>,
-        on_end: Option<OnEnd>,
-    ) -> Result<Arc<Inner>, SysError> {
+    fn adopt(self: &Arc<Self>, pid: u32, request: Request) -> Result<Arc<Inner>, SysError> {
+        let Request { name, daemon, record, arguments, on_end, .. } = request;
         failpoint!("spawn.started");
         // Unique in this process: a handle outlives the spawner that gave it its key.
         static LAST_KEY: AtomicU64 = AtomicU64::new(BELL);
