@@ -298,6 +298,14 @@ where
         .map_err(|_| (responder.last_panic)().unwrap_or_else(|| "panicked".to_owned()))
 }
 
+/// What `read` reads of a user's type, or why it cannot be read. A user's `Deserialize` may panic: whoever waits is told.
+fn reading<T>(read: impl FnOnce() -> postcard::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(payload) => Err(format!("panicked: {}", panic_text(&*payload))),
+    }
+}
+
 /// The arguments of each task of a run, or why they cannot be read.
 type Arguments<A> = Vec<Result<A, String>>;
 
@@ -307,12 +315,7 @@ fn arguments_of_run<A: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<Argum
     let mut arguments = Vec::with_capacity((count as usize).min(bytes.len()));
     for _ in 0..count {
         let (record, rest) = postcard::take_from_bytes::<&[u8]>(bytes)?;
-        // A user's `Deserialize` may panic: that is one task's misfortune.
-        let read = catch_unwind(AssertUnwindSafe(|| postcard::from_bytes(record)));
-        arguments.push(match read {
-            Ok(read) => read.map_err(|error| error.to_string()),
-            Err(payload) => Err(format!("panicked: {}", panic_text(&*payload))),
-        });
+        arguments.push(reading(|| postcard::from_bytes(record)));
         bytes = rest;
     }
     Ok(arguments)
@@ -413,15 +416,13 @@ impl<'b, R: DeserializeOwned> Outcomes<'b, R> {
             return Err(told_of(error, task));
         }
         let codec = |action, why| Err(TaskError::Codec { action, why, task });
-        let read = record.map(|record| catch_unwind(AssertUnwindSafe(|| postcard::from_bytes::<Outcome<R>>(record))));
-        match read.transpose() {
-            Ok(Some(Ok(Outcome::Done(value)))) => Ok(value),
-            Ok(Some(Ok(Outcome::Panicked(message)))) => Err(TaskError::Panicked { message, task }),
-            Ok(Some(Ok(Outcome::Unreadable(why)))) => codec("read the arguments", why),
-            Ok(Some(Ok(Outcome::Unwritable(why)))) => codec("write the result", why),
-            Ok(Some(Err(error))) => codec("read the result", error.to_string()),
-            Ok(None) => codec("read the result", "it is not there".to_owned()),
-            Err(payload) => codec("read the result", format!("panicked: {}", panic_text(&*payload))),
+        let Some(record) = record else { return codec("read the result", "it is not there".to_owned()) };
+        match reading(|| postcard::from_bytes::<Outcome<R>>(record)) {
+            Ok(Outcome::Done(value)) => Ok(value),
+            Ok(Outcome::Panicked(message)) => Err(TaskError::Panicked { message, task }),
+            Ok(Outcome::Unreadable(why)) => codec("read the arguments", why),
+            Ok(Outcome::Unwritable(why)) => codec("write the result", why),
+            Err(why) => codec("read the result", why),
         }
     }
 
@@ -430,15 +431,10 @@ impl<'b, R: DeserializeOwned> Outcomes<'b, R> {
     }
 
     fn read<T: DeserializeOwned>(&mut self) -> Result<T, TaskError> {
-        // A user's `Deserialize` may panic: whoever waits is told.
-        match catch_unwind(AssertUnwindSafe(|| postcard::take_from_bytes(self.bytes))) {
-            Ok(Ok((value, rest))) => {
-                self.bytes = rest;
-                Ok(value)
-            }
-            Ok(Err(error)) => Err(self.codec("read the result", error.to_string())),
-            Err(payload) => Err(self.codec("read the result", format!("panicked: {}", panic_text(&*payload)))),
-        }
+        let (value, rest) =
+            reading(|| postcard::take_from_bytes(self.bytes)).map_err(|why| self.codec("read the result", why))?;
+        self.bytes = rest;
+        Ok(value)
     }
 
     /// Reads up to the first value. What postcard writes of a [`Reply`]: the variant's number, and of a `Vec` its length first.
