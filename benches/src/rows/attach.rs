@@ -10,15 +10,20 @@ use shmkit::{Queue, Segment};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-/// Role 0 holds the segment; role 1 attaches, opens one object, reads it, and leaves, again and again.
+/// Role 0: holds a segment with one object while role 1 comes and goes.
+fn hold(stage: &Stage) -> Result {
+    let segment = Segment::create(&stage.name)?;
+    let value = segment.value::<u64>("value").initial(42).create()?;
+    stage.barrier()?;
+    stage.barrier()?;
+    drop(value);
+    Ok(())
+}
+
+/// Role 1 attaches, opens one object, reads it, and leaves, again and again.
 fn attach(stage: &Stage) -> Result {
     if stage.role == 0 {
-        let segment = Segment::create(&stage.name)?;
-        let value = segment.value::<u64>("value").initial(42).create()?;
-        stage.barrier()?;
-        stage.barrier()?;
-        drop(value);
-        return Ok(());
+        return hold(stage);
     }
     stage.barrier()?;
     let once = || -> Result {
@@ -35,16 +40,11 @@ fn attach(stage: &Stage) -> Result {
     stage.barrier()
 }
 
-/// Role 0 holds the segment; role 1 makes the least calls that open and map a file, of the segment's own: the address space of the
-/// default size is part of the price.
+/// Role 1 makes the least calls that open and map a file, of the segment's own: the address space of the default size is part of
+/// the price.
 fn open_and_map(stage: &Stage) -> Result {
     if stage.role == 0 {
-        let segment = Segment::create(&stage.name)?;
-        let value = segment.value::<u64>("value").initial(42).create()?;
-        stage.barrier()?;
-        stage.barrier()?;
-        drop(value);
-        return Ok(());
+        return hold(stage);
     }
     stage.barrier()?;
     let path = crate::stage::c_string(&format!("/shmkit.{}", stage.name));
