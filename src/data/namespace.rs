@@ -10,13 +10,12 @@ use super::node::{Key, Value};
 use crate::error::Result;
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
-use crate::segment::{At, Attachment, Extent, Segment, atomic, session};
+use crate::segment::{At, Attachment, Extent, Segment, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::{ArenaBody, DictBody};
 use shmkit_layouts::kinds::KIND_NAMESPACE;
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 struct One;
 
@@ -186,12 +185,12 @@ impl Namespace {
 
     /// Bytes of the segment's memory it has, the part included that is free for more values.
     pub fn memory(&self) -> u64 {
-        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(dict::SIZE)
+        self.core().arena.bytes().saturating_add(dict::SIZE)
     }
 
     /// The most bytes it may take from now on; 0 for no limit.
     pub fn set_quota(&self, bytes: u64) {
-        atomic!(self.arena, quota).store(bytes, Ordering::Relaxed);
+        self.core().arena.set_quota(bytes);
     }
 
     /// Its segment.

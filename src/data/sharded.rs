@@ -14,7 +14,7 @@ use super::node::{Copied, Key, Value};
 use crate::error::{Result, SegmentError, corrupt};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, handle_as_value};
-use crate::segment::{At, Attachment, Extent, Segment, atomic, fetch, session};
+use crate::segment::{At, Attachment, Extent, Segment, fetch, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::{ArenaBody, DictBody, ShardedBody};
@@ -22,7 +22,6 @@ use shmkit_layouts::kinds::KIND_SHARDED_DICT;
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::Ordering;
 
 /// Parts, unless told otherwise.
 const DEFAULT_SHARDS: u32 = 16;
@@ -199,14 +198,13 @@ impl<K, V> ShardedDict<K, V> {
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
     pub fn memory(&self) -> u64 {
-        let each = self.cores().map(|core| atomic!(core.arena.body, bytes).load(Ordering::Relaxed));
-        each.fold(place(self.shards), u64::saturating_add)
+        self.cores().map(|core| core.arena.bytes()).fold(place(self.shards), u64::saturating_add)
     }
 
     /// The most bytes it may take from now on, each of its parts the same share of them; 0 for no limit.
     pub fn set_quota(&self, bytes: u64) {
         let part = quota_of_part(bytes, self.shards);
-        self.cores().for_each(|core| atomic!(core.arena.body, quota).store(part, Ordering::Relaxed));
+        self.cores().for_each(|core| core.arena.set_quota(part));
     }
 
     /// Its segment.

@@ -281,3 +281,5 @@ fn follow<'a, const ROOT: bool, R>(
 
 /// How often a reader tries before it asks the writers to wait.
 pub(crate) const TRIES: u32 = 128;
+/// How often a value with handles is read whose objects are gone, before the writers are asked to wait.
+pub(crate) const HANDLE_TRIES: u32 = 16;

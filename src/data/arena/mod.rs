@@ -96,6 +96,18 @@ impl<'a> Arena<'a> {
         atomic!(self.body, length).load(Ordering::Acquire)
     }
 
+    /// Bytes of the segment's memory it has beside its body, what is free for more included.
+    pub(crate) fn bytes(&self) -> u64 {
+        // Relaxed: a statistic.
+        atomic!(self.body, bytes).load(Ordering::Relaxed)
+    }
+
+    /// The most bytes it may take from now on; 0 for no limit.
+    pub(crate) fn set_quota(&self, bytes: u64) {
+        // Relaxed: a change that is on its way is judged by the old one or the new one.
+        atomic!(self.body, quota).store(bytes, Ordering::Relaxed);
+    }
+
     /// Takes the lock. What a dead owner left in the arena is repaired; `repair` does the same for the container.
     #[inline]
     pub(crate) fn lock(self, repair: impl FnOnce(&mut Writing<'a>) -> Result<()>) -> Result<Writing<'a>> {

@@ -1,8 +1,8 @@
 //! Iterating over a dict while it is in use.
 
 use super::core::{Core, Cursor};
-use super::ops::HANDLE_TRIES;
 use crate::Error;
+use crate::data::arena::link::HANDLE_TRIES;
 use crate::data::node::Copied;
 use crate::error::{Result, SegmentError};
 use serde::de::DeserializeOwned;

@@ -34,7 +34,7 @@ use super::node::{Copied, Key, Value};
 use crate::error::Result;
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, Object, Shared, create, handle_as_value};
-use crate::segment::{At, Attachment, Extent, Segment, atomic, random, session};
+use crate::segment::{At, Attachment, Extent, Segment, random, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::{ArenaBody, DictBody};
@@ -215,12 +215,12 @@ impl<K, V> Dict<K, V> {
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
     pub fn memory(&self) -> u64 {
-        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(SIZE)
+        self.core().arena.bytes().saturating_add(SIZE)
     }
 
     /// The most bytes it may take from now on; 0 for no limit.
     pub fn set_quota(&self, bytes: u64) {
-        atomic!(self.arena, quota).store(bytes, Ordering::Relaxed);
+        self.core().arena.set_quota(bytes);
     }
 
     /// Its segment.

@@ -4,13 +4,11 @@
 use super::core::{Core, Place};
 use crate::Error;
 use crate::data::arena::Writing;
+use crate::data::arena::link::HANDLE_TRIES;
 use crate::data::node::{Contents, Copied, Key, Value};
 use crate::error::{Result, SegmentError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-/// How often a value with handles is read whose objects are gone, before the writers are asked to wait.
-pub(super) const HANDLE_TRIES: u32 = 16;
 
 /// Decodes the value at a place, under the lock: no node with handles goes away meanwhile.
 fn decoded<V: DeserializeOwned>(writing: &mut Writing<'_>, place: &Place<'_>) -> Result<Option<V>> {

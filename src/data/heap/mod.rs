@@ -277,12 +277,12 @@ impl Heap {
 
     /// Bytes of the segment's memory it has, the part included that is free for more boxes.
     pub fn memory(&self) -> u64 {
-        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(ARENA + size_of::<ArenaBody>() as u64)
+        self.arena().bytes().saturating_add(ARENA + size_of::<ArenaBody>() as u64)
     }
 
     /// The most bytes it may take from now on; 0 for no limit.
     pub fn set_quota(&self, bytes: u64) {
-        atomic!(self.arena, quota).store(bytes, Ordering::Relaxed);
+        self.arena().set_quota(bytes);
     }
 
     /// Its segment.

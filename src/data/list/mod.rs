@@ -22,6 +22,7 @@ pub(crate) mod core;
 mod directory;
 
 use self::core::{Core, Element, New};
+use super::arena::link::HANDLE_TRIES;
 use super::arena::recovery::{arena_at, block_generation, destroy, named, recover};
 use super::arena::{Arena, Writing};
 use super::dict::ContainerOptions;
@@ -30,7 +31,7 @@ use crate::Error;
 use crate::error::{Result, SegmentError};
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, handle_as_value};
-use crate::segment::{At, Attachment, Extent, Segment, atomic, session};
+use crate::segment::{At, Attachment, Extent, Segment, session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmkit_layouts::containers::{ArenaBody, ListBody};
@@ -39,7 +40,6 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::atomic::Ordering;
 
 /// Bytes from the start of a list's own struct to its arena.
 const ARENA: u64 = size_of::<ListBody>() as u64;
@@ -68,9 +68,6 @@ pub(crate) const KIND: Kind = Kind {
     verify: |attachment, body| core_of(attachment, body)?.verify(),
     ..Kind::plain(KIND_LIST)
 };
-
-/// How often a value with handles is read whose objects are gone, before the writers are asked to wait.
-const HANDLE_TRIES: u32 = 16;
 
 /// A list shared by threads and processes: Python's `Manager().list()`, without the manager.
 ///
@@ -214,12 +211,12 @@ impl<T> List<T> {
 
     /// Bytes of the segment's memory it has, the part included that is free for more elements.
     pub fn memory(&self) -> u64 {
-        atomic!(self.arena, bytes).load(Ordering::Relaxed).saturating_add(ARENA + size_of::<ArenaBody>() as u64)
+        self.core().arena.bytes().saturating_add(ARENA + size_of::<ArenaBody>() as u64)
     }
 
     /// The most bytes it may take from now on; 0 for no limit.
     pub fn set_quota(&self, bytes: u64) {
-        atomic!(self.arena, quota).store(bytes, Ordering::Relaxed);
+        self.core().arena.set_quota(bytes);
     }
 
     /// Its segment.
