@@ -8,7 +8,6 @@ use crate::data::memory::Memory;
 use crate::data::node::{Copied, Key, Value};
 use crate::segment::Attachment;
 use crate::tests::explore;
-use loom::thread;
 use shmkit_layouts::containers::DictBody;
 use std::sync::Arc;
 
@@ -77,13 +76,9 @@ fn a_value_that_is_replaced_is_read_whole_and_never_missed() {
         let dict = dict(UNITS);
         let reader = dict.attach(0);
         dict.insert(&reader, 1, 'a');
-        let writer = thread::spawn({
-            let dict = Arc::clone(&dict);
-            move || {
-                let writer = dict.attach(1);
-                dict.insert(&writer, 1, 'b');
-                dict.insert(&writer, 1, 'c');
-            }
+        let writer = dict.writer(|dict, writer| {
+            dict.insert(writer, 1, 'b');
+            dict.insert(writer, 1, 'c');
         });
         let first = dict.get(&reader, 1).expect("it is always there");
         let second = dict.get(&reader, 1).expect("it is always there");
@@ -101,13 +96,9 @@ fn a_key_that_goes_and_one_that_comes_in_its_block_are_not_mixed_up() {
         let dict = dict(UNITS);
         let reader = dict.attach(0);
         dict.insert(&reader, 1, 'a');
-        let writer = thread::spawn({
-            let dict = Arc::clone(&dict);
-            move || {
-                let writer = dict.attach(1);
-                dict.remove(&writer, 1);
-                dict.insert(&writer, 2, 'b');
-            }
+        let writer = dict.writer(|dict, writer| {
+            dict.remove(writer, 1);
+            dict.insert(writer, 2, 'b');
         });
         let (other, key) = (dict.get(&reader, 2), dict.get(&reader, 1));
         assert!(matches!(key, None | Some('a')), "{key:?}");
@@ -125,12 +116,8 @@ fn a_key_is_found_while_the_table_is_replaced() {
         let dict = dict(16);
         let reader = dict.attach(0);
         (1..=5).for_each(|key| dict.insert(&reader, key, 'a'));
-        let writer = thread::spawn({
-            let dict = Arc::clone(&dict);
-            move || {
-                let writer = dict.attach(1);
-                dict.insert(&writer, 6, 'b');
-            }
+        let writer = dict.writer(|dict, writer| {
+            dict.insert(writer, 6, 'b');
         });
         assert_eq!(dict.get(&reader, 3), Some('a'));
         assert!(matches!(dict.get(&reader, 6), None | Some('b')));
@@ -146,10 +133,7 @@ fn changes_of_two_writers_are_both_there() {
         let dict = dict(UNITS);
         let main = dict.attach(0);
         dict.insert(&main, 1, 'a');
-        let other = thread::spawn({
-            let dict = Arc::clone(&dict);
-            move || dict.insert(&dict.attach(1), 2, 'b')
-        });
+        let other = dict.writer(|dict, writer| dict.insert(writer, 2, 'b'));
         dict.insert(&main, 3, 'c');
         other.join().unwrap();
         assert_eq!([1, 2, 3].map(|key| dict.get(&main, key)), [Some('a'), Some('b'), Some('c')]);

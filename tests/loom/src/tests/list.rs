@@ -5,7 +5,6 @@ use crate::data::memory::Memory;
 use crate::data::node::{Copied, Value, small_of};
 use crate::segment::Attachment;
 use crate::tests::explore;
-use loom::thread;
 use shmkit_layouts::containers::ListBody;
 use std::sync::Arc;
 
@@ -86,13 +85,9 @@ fn an_element_is_read_whole_whether_it_lies_in_its_slot_or_in_a_node() {
         let list = list();
         let reader = list.attach(0);
         list.push(&reader, 'a');
-        let writer = thread::spawn({
-            let list = Arc::clone(&list);
-            move || {
-                let writer = list.attach(1);
-                list.set(&writer, 0, "b");
-                list.set(&writer, 0, &text('c'));
-            }
+        let writer = list.writer(|list, writer| {
+            list.set(writer, 0, "b");
+            list.set(writer, 0, &text('c'));
         });
         let first = list.get(&reader, 0).expect("it is always there");
         let second = list.get(&reader, 0).expect("it is always there");
@@ -109,13 +104,9 @@ fn what_is_appended_is_seen_in_order() {
         let list = list();
         let reader = list.attach(0);
         list.push_small(&reader, 'a');
-        let writer = thread::spawn({
-            let list = Arc::clone(&list);
-            move || {
-                let writer = list.attach(1);
-                list.push_small(&writer, 'b');
-                list.push(&writer, 'c');
-            }
+        let writer = list.writer(|list, writer| {
+            list.push_small(writer, 'b');
+            list.push(writer, 'c');
         });
         let last = list.get(&reader, 2);
         let middle = list.get(&reader, 1);
@@ -134,13 +125,9 @@ fn a_chunk_that_is_replaced_is_the_old_one_or_the_new_one() {
         let reader = list.attach(0);
         list.push(&reader, 'a');
         list.push(&reader, 'b');
-        let writer = thread::spawn({
-            let list = Arc::clone(&list);
-            move || {
-                let writer = list.attach(1);
-                list.insert(&writer, 0, 'x');
-                list.pop(&writer);
-            }
+        let writer = list.writer(|list, writer| {
+            list.insert(writer, 0, 'x');
+            list.pop(writer);
         });
         let first = list.get(&reader, 1);
         let second = list.get(&reader, 1);
@@ -161,16 +148,12 @@ fn a_list_that_is_reversed_is_the_old_one_or_the_new_one() {
         let reader = list.attach(0);
         list.push(&reader, 'a');
         list.push_small(&reader, 'b');
-        let writer = thread::spawn({
-            let list = Arc::clone(&list);
-            move || {
-                let writer = list.attach(1);
-                let core = list.core(&writer);
-                let mut writing = core.lock().unwrap();
-                let mut all = core.all(&writing).unwrap();
-                all.reverse();
-                core.rearrange(&mut writing, all, 0, &[], Vec::new()).unwrap();
-            }
+        let writer = list.writer(|list, writer| {
+            let core = list.core(writer);
+            let mut writing = core.lock().unwrap();
+            let mut all = core.all(&writing).unwrap();
+            all.reverse();
+            core.rearrange(&mut writing, all, 0, &[], Vec::new()).unwrap();
         });
         let first = list.get(&reader, 0);
         let second = list.get(&reader, 1);

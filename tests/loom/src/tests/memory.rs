@@ -2,6 +2,7 @@
 
 use super::arena::Arena;
 use crate::segment::{Attachment, Heap};
+use loom::thread::{self, JoinHandle};
 use shmkit_layouts::containers::ArenaBody;
 use std::sync::Arc;
 
@@ -49,6 +50,15 @@ impl<B> Memory<B> {
     /// The participant in `slot`.
     pub(crate) fn attach(&self, slot: u32) -> Attachment {
         Attachment::to_heap(slot, &self.heap)
+    }
+
+    /// A thread of the participant in slot 1, who changes something.
+    pub(crate) fn writer(self: &Arc<Self>, change: impl FnOnce(&Self, &Attachment) + Send + 'static) -> JoinHandle<()>
+    where
+        Memory<B>: Send + Sync + 'static,
+    {
+        let memory = Arc::clone(self);
+        thread::spawn(move || change(&memory, &memory.attach(1)))
     }
 
     pub(crate) fn arena<'a>(&'a self, attachment: &'a Attachment) -> Arena<'a> {
