@@ -1,5 +1,8 @@
 //! Pools: what the workers do, and what becomes of a task whose worker dies.
 
+mod common;
+
+use common::{die, task_error};
 use shmkit::pool::{Executor, Here, is_cancelled};
 use shmkit::{Error, Event, Mutex, Pool, Queue, Semaphore, TaskError};
 use std::collections::BTreeSet;
@@ -7,26 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-fn task_error<T>(result: Result<T, Error>) -> TaskError {
-    match result {
-        Err(Error::Task(error)) => error,
-        Err(other) => panic!("another error: {other}"),
-        Ok(_) => panic!("no error"),
-    }
-}
-
 fn square(x: u64) -> u64 {
     x * x
 }
 
 fn pid() -> u32 {
     std::process::id()
-}
-
-/// Kills this worker.
-fn die() {
-    // SAFETY: raise has no preconditions.
-    unsafe { libc::raise(libc::SIGKILL) };
 }
 
 #[test]

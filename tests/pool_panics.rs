@@ -1,16 +1,11 @@
 //! A user's own code may panic wherever a pool runs it: whoever waits is told.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use shmkit::{Error, Pool, TaskError};
-use std::sync::mpsc;
+mod common;
 
-fn task_error<T>(result: Result<T, Error>) -> TaskError {
-    match result {
-        Err(Error::Task(error)) => error,
-        Err(other) => panic!("another error: {other}"),
-        Ok(_) => panic!("no error"),
-    }
-}
+use common::task_error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shmkit::{Pool, TaskError};
+use std::sync::mpsc;
 
 fn fails() -> u64 {
     panic!("the task's")

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::{die, task_error};
 use rayon::prelude::*;
 use shmkit::pool::{Argument, Executor, is_cancelled};
 use shmkit::process::{StartMethod, Target, all_start_methods};
@@ -13,22 +14,8 @@ use std::time::Duration;
 
 roles!(is_warm, is_large);
 
-fn task_error<T>(result: Result<T, Error>) -> TaskError {
-    match result {
-        Err(Error::Task(error)) => error,
-        Err(other) => panic!("another error: {other}"),
-        Ok(_) => panic!("no error"),
-    }
-}
-
 fn square(x: u64) -> u64 {
     x * x
-}
-
-/// Kills this worker.
-fn die() {
-    // SAFETY: raise has no preconditions.
-    unsafe { libc::raise(libc::SIGKILL) };
 }
 
 // ---- how they come into being --------------------------------------------------------------------------------------------

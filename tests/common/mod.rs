@@ -218,3 +218,20 @@ impl Drop for Named {
         let _ = shmkit::Segment::unlink(&self.name);
     }
 }
+
+// ---- pools ----------------------------------------------------------------------------------------------------------------
+
+/// Why a task failed.
+pub fn task_error<T>(result: Result<T, shmkit::Error>) -> shmkit::TaskError {
+    match result {
+        Err(shmkit::Error::Task(error)) => error,
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("no error"),
+    }
+}
+
+/// Kills this worker.
+pub fn die() {
+    // SAFETY: raise has no preconditions.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
