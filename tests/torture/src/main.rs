@@ -7,6 +7,7 @@
 //! ```
 
 mod board;
+mod chain;
 mod grid;
 mod janitor;
 mod operation;

@@ -2,10 +2,10 @@
 
 use super::ledger::{Ledger, Seat};
 use super::objects::{Inside, LONG, Objects, PERMITS, SHORT, Words, tolerated, whole, words};
+use crate::chain;
 use crate::operation::{Check, Fault, corrupt};
 use crate::subjects::repaired;
 use shmkit::data::FrozenDict;
-use shmkit::heap::Ptr;
 use shmkit::sync::wait_any;
 use shmkit::{
     ChannelError, Client, Error, Listener, LockError, Mutex, SegmentError, Semaphore, SharedMemory, SyncError,
@@ -347,53 +347,18 @@ impl Objects {
 
     /// A structure of one's own: boxes one behind the other, each whole.
     fn change_heap(&self, random: u64) -> Check {
-        let root = self.heap.root::<[u64; 4]>(0)?;
         match random >> 8 & 3 {
-            0 if self.heap.len() < 40 => self.heap.change(|change| {
-                let new = change.new_box(&[random; 4], &[root.ptr()])?;
-                change.swing(root, new)
-            })?,
-            // All anew, the other way round.
-            1 => self.heap.change(|change| {
-                change.reserve(self.heap.len())?;
-                let (mut new, mut next) = (Ptr::NULL, Some(root));
-                while let Some(cell) = next
-                    && let Some(found) = change.follow(cell)?
-                {
-                    new = change.new_box(&found.value(), &[new])?;
-                    change.retire(found.ptr())?;
-                    next = found.link(0);
-                }
-                change.swing(root, new)
-            })?,
+            0 if self.heap.len() < 40 => chain::push::<4>(&self.heap, random)?,
+            1 => chain::reverse::<4>(&self.heap)?,
             2 => drop(self.chain()?),
-            _ => self.heap.change(|change| {
-                let Some(first) = change.follow(root)? else { return Ok(()) };
-                change.retire(first.ptr())?;
-                change.swing(root, first.link(0).map_or(Ptr::NULL, |link| link.ptr()))
-            })?,
+            _ => chain::pop::<4>(&self.heap)?,
         }
         Ok(())
     }
 
     /// What is in the heap, from the root on.
     pub(super) fn chain(&self) -> Check<Vec<u64>> {
-        let root = self.heap.root::<[u64; 4]>(0)?;
-        let all = self.heap.read(|reader| {
-            let (mut all, mut next) = (Vec::new(), Some(root));
-            while let Some(cell) = next
-                && let Some(found) = reader.follow(cell)?
-            {
-                all.push(found.value());
-                next = found.link(0);
-            }
-            Ok(all)
-        })?;
-        let is_whole = |found: &[u64; 4]| match found {
-            &[first, ..] if *found == [first; 4] => Ok(first),
-            torn => corrupt(format!("heap: a torn box: {torn:?}")),
-        };
-        all.iter().map(is_whole).collect()
+        chain::all::<4>(&self.heap)
     }
 
     /// Bytes under names of their own, which come and go.

@@ -1,17 +1,13 @@
 //! The connection one way, of raw bytes: more of them than lie in a message's block.
 
+use super::connection::Ends;
 use super::messages::{self, Channel, Channels};
 use crate::operation::{Actor, Acts, Check, corrupt};
 use crate::step::{begin, end};
-use shmkit::{ChannelError, Connection, Error, Queue, Segment};
+use shmkit::{ChannelError, Error, Segment};
 use std::time::Duration;
 
-pub struct Bytes {
-    sends: Connection,
-    receives: Connection,
-    /// Where whoever comes finds them.
-    _place: Queue<(Connection, Connection)>,
-}
+pub struct Bytes(Ends);
 
 /// Bytes of a message.
 const LEN: usize = 320;
@@ -30,30 +26,25 @@ fn value(bytes: &[u8]) -> shmkit::Result<u64> {
 impl Channel for Bytes {
     fn create(segment: &Segment, name: &str, _: usize) -> shmkit::Result<Self> {
         let (receives, sends) = shmkit::channel::pipe_in(segment, false)?;
-        let place = segment.queue(name).capacity(1).create()?;
-        place.put((sends.clone(), receives.clone()))?;
-        Ok(Bytes { sends, receives, _place: place })
+        Ok(Bytes(Ends::place(segment, name, sends, receives)?))
     }
     fn open(segment: &Segment, name: &str) -> shmkit::Result<Self> {
-        let place: Queue<(Connection, Connection)> = segment.queue(name).open()?;
-        let (sends, receives) = place.get()?;
-        place.put((sends.clone(), receives.clone()))?;
-        Ok(Bytes { sends, receives, _place: place })
+        Ok(Bytes(Ends::find(segment, name)?))
     }
     fn put(&self, value: u64) -> shmkit::Result<()> {
-        self.sends.send_bytes(&bytes(value))
+        self.0.sends.send_bytes(&bytes(value))
     }
     fn get(&self) -> shmkit::Result<u64> {
-        value(&self.receives.recv_bytes()?)
+        value(&self.0.receives.recv_bytes()?)
     }
     fn get_timeout(&self, timeout: Duration) -> shmkit::Result<u64> {
-        if self.receives.poll(timeout)? { self.get() } else { Err(Error::Other("nothing".to_owned())) }
+        if self.0.receives.poll(timeout)? { self.get() } else { Err(Error::Other("nothing".to_owned())) }
     }
     fn may_grow() -> bool {
         true
     }
     fn try_get(&self) -> Check<Option<(u64, Option<u32>)>> {
-        match self.receives.poll(Duration::ZERO) {
+        match self.0.receives.poll(Duration::ZERO) {
             Ok(true) => Ok(Some((self.get()?, None))),
             Ok(false) | Err(Error::Channel(ChannelError::Empty { .. })) => Ok(None),
             Err(error) => Err(error.into()),
@@ -66,14 +57,14 @@ pub fn acts() -> Acts<Channels<Bytes>> {
         .act("get into", |actor: Actor<Channels<Bytes>>| {
             let mut buffer = [0; LEN];
             begin();
-            let len = actor.some.receives.recv_bytes_into(&mut buffer)?;
+            let len = actor.some.0.receives.recv_bytes_into(&mut buffer)?;
             actor.scene.note(u64::from(buffer[0]));
             end();
             if len == LEN { Ok(()) } else { corrupt(format!("{len} bytes")) }
         })
         .act("get at most", |actor| {
             begin();
-            let error = actor.some.receives.recv_bytes_max(LEN - 1);
+            let error = actor.some.0.receives.recv_bytes_max(LEN - 1);
             // The message is in the error.
             if let Err(Error::Channel(ChannelError::TooLong { message, .. })) = &error {
                 actor.scene.note(u64::from(message[0]));
@@ -83,7 +74,7 @@ pub fn acts() -> Acts<Channels<Bytes>> {
         })
         .act("poll", |actor| {
             begin();
-            let is_ready = actor.some.receives.poll(Duration::from_secs(1))?;
+            let is_ready = actor.some.0.receives.poll(Duration::from_secs(1))?;
             end();
             if is_ready { Ok(()) } else { corrupt("no message") }
         })

@@ -7,10 +7,26 @@ use shmkit::{ChannelError, Connection, Error, Queue, Segment};
 use std::time::Duration;
 
 pub struct Ends {
-    sends: Connection,
-    receives: Connection,
+    pub sends: Connection,
+    pub receives: Connection,
     /// Where whoever comes finds them.
     _place: Queue<(Connection, Connection)>,
+}
+
+impl Ends {
+    /// Puts both where [`Ends::find`] finds them.
+    pub fn place(segment: &Segment, name: &str, sends: Connection, receives: Connection) -> shmkit::Result<Self> {
+        let place = segment.queue(name).capacity(1).create()?;
+        place.put((sends.clone(), receives.clone()))?;
+        Ok(Ends { sends, receives, _place: place })
+    }
+
+    pub fn find(segment: &Segment, name: &str) -> shmkit::Result<Self> {
+        let place: Queue<(Connection, Connection)> = segment.queue(name).open()?;
+        let (sends, receives) = place.get()?;
+        place.put((sends.clone(), receives.clone()))?;
+        Ok(Ends { sends, receives, _place: place })
+    }
 }
 
 type Message = (u64, u64);
@@ -18,15 +34,10 @@ type Message = (u64, u64);
 impl Channel for Ends {
     fn create(segment: &Segment, name: &str, _: usize) -> shmkit::Result<Self> {
         let (sends, receives) = shmkit::channel::pipe_in(segment, true)?;
-        let place = segment.queue(name).capacity(1).create()?;
-        place.put((sends.clone(), receives.clone()))?;
-        Ok(Ends { sends, receives, _place: place })
+        Ends::place(segment, name, sends, receives)
     }
     fn open(segment: &Segment, name: &str) -> shmkit::Result<Self> {
-        let place: Queue<(Connection, Connection)> = segment.queue(name).open()?;
-        let (sends, receives) = place.get()?;
-        place.put((sends.clone(), receives.clone()))?;
-        Ok(Ends { sends, receives, _place: place })
+        Ends::find(segment, name)
     }
     fn put(&self, value: u64) -> shmkit::Result<()> {
         self.sends.send(&(value, !value))

@@ -1,13 +1,14 @@
 //! A structure of a user's in a heap: what a dead changer began is there whole, or not at all.
 
 use super::states::{Judged, Stateful};
+use crate::chain;
 use crate::operation::{Acts, Check, corrupt};
 use crate::step::{begin, end};
 use shmkit::Segment;
-use shmkit::heap::{Cell, Changed, Heap, Ptr, Reader};
+use shmkit::heap::Heap;
 
-/// The value of a box: a number several times.
-type Words = [u64; 3];
+/// How often a box has its number.
+const WORDS: usize = 3;
 
 /// Boxes one behind the other.
 pub struct Chain {
@@ -16,60 +17,21 @@ pub struct Chain {
 
 const FIRST: [u64; 3] = [1, 2, 3];
 
-fn chain<'h>(reader: &Reader<'h>, root: Cell<'h, Words>) -> Result<Vec<Words>, Changed> {
-    let (mut all, mut next) = (Vec::new(), Some(root));
-    while let Some(cell) = next
-        && let Some(found) = reader.follow(cell)?
-    {
-        all.push(found.value());
-        next = found.link(0);
-    }
-    Ok(all)
-}
-
 impl Chain {
     fn all(&self) -> Check<Vec<u64>> {
-        let root = self.heap.root(0)?;
-        let all = self.heap.read(|reader| chain(reader, root))?;
-        let whole = |words: &Words| match words {
-            [a, b, c] if a == b && b == c => Ok(*a),
-            torn => corrupt(format!("a torn box: {torn:?}")),
-        };
-        all.iter().map(whole).collect()
+        chain::all::<WORDS>(&self.heap)
     }
 
     fn push(&self, value: u64) -> shmkit::Result<()> {
-        let root = self.heap.root::<Words>(0)?;
-        self.heap.change(|change| {
-            let new = change.new_box(&[value; 3], &[root.ptr()])?;
-            change.swing(root, new)
-        })
+        chain::push::<WORDS>(&self.heap, value)
     }
 
     fn pop(&self) -> shmkit::Result<()> {
-        let root = self.heap.root::<Words>(0)?;
-        self.heap.change(|change| {
-            let Some(first) = change.follow(root)? else { return Ok(()) };
-            change.retire(first.ptr())?;
-            change.swing(root, first.link(0).map_or(Ptr::NULL, |link| link.ptr()))
-        })
+        chain::pop::<WORDS>(&self.heap)
     }
 
-    /// All boxes anew, the other way round.
     fn reverse(&self) -> shmkit::Result<()> {
-        let root = self.heap.root::<Words>(0)?;
-        self.heap.change(|change| {
-            change.reserve(self.heap.len())?;
-            let (mut new, mut next) = (Ptr::NULL, Some(root));
-            while let Some(cell) = next
-                && let Some(found) = change.follow(cell)?
-            {
-                new = change.new_box(&found.value(), &[new])?;
-                change.retire(found.ptr())?;
-                next = found.link(0);
-            }
-            change.swing(root, new)
-        })
+        chain::reverse::<WORDS>(&self.heap)
     }
 }
 
