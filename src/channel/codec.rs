@@ -24,7 +24,17 @@ pub(crate) fn encode<T: Serialize + ?Sized, F: postcard::ser_flavors::Flavor>(
 }
 
 /// Reads a value from a message.
+#[inline(always)]
 pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
+    // What a loop over numbers is made of, without a call.
+    match bytes.try_into() {
+        Ok(number) if tag == TAG_I64 => read(Plain::I64(i64::from_ne_bytes(number))),
+        _ => decode_any(tag, bytes),
+    }
+}
+
+#[inline(never)]
+fn decode_any<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
     let number = || bytes.try_into().map_err(|_| format!("{} bytes are no number of 8", bytes.len()));
     let plain = match tag {
         TAG_POSTCARD => return postcard::from_bytes(bytes).map_err(|error| error.to_string()),
@@ -36,7 +46,17 @@ pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, S
         TAG_BYTES => Plain::Bytes(bytes),
         _ => return Err(format!("its tag {tag} is unknown")),
     };
-    T::deserialize(plain).map_err(|error| error.to_string())
+    read(plain)
+}
+
+#[inline]
+fn read<T: DeserializeOwned>(plain: Plain<'_>) -> Result<T, String> {
+    T::deserialize(plain).map_err(unreadable)
+}
+
+#[cold]
+fn unreadable(error: Unreadable) -> String {
+    error.to_string()
 }
 
 /// The outermost value: gives the tag. What lies inside it is postcard's.
@@ -228,6 +248,7 @@ impl<'de> Deserializer<'de> for Plain<'_> {
     fn is_human_readable(&self) -> bool {
         false
     }
+    #[inline]
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
         match self {
             Plain::None => visitor.visit_unit(),

@@ -300,7 +300,25 @@ fn small(tag: u32, len: usize, word: u64) -> Option<u64> {
     }
 }
 
-/// The same of a value that is not serialised yet, if it is seen at once that it may be one and has no handle.
+/// Tag, bytes and length of what lies in a list's slot.
+#[inline]
+fn unpack_small(word: u64) -> (u32, u64, usize) {
+    let Small { data, len, tag } = Small::unpack(word);
+    match tag {
+        TAG_I64 => (tag, sign_extended(data), 8),
+        TAG_F64 => (tag, data << 8, 8),
+        _ => (tag, data & !(u64::MAX << (8 * len)), len as usize),
+    }
+}
+
+/// Reads what lies in a list's slot.
+#[inline]
+pub(crate) fn decode_small<T: DeserializeOwned>(word: u64) -> Result<T> {
+    let (tag, word, len) = unpack_small(word);
+    decode(tag, &word.to_ne_bytes()[..len])
+}
+
+/// The same as [`small`], of a value that is not serialised yet, if it is seen at once that it may be one and has no handle.
 #[inline]
 pub(crate) fn small_of<W: Serialize + ?Sized>(value: &W) -> Option<u64> {
     // What needs no drop has no handle, or a reference to one: that is refused here, and noted later.
@@ -440,6 +458,7 @@ impl Contents<'_> {
 }
 
 /// Reads a key or value that lies somewhere else.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T> {
     codec::decode(tag, bytes).map_err(|why| codec("read the value", why))
 }
@@ -529,15 +548,10 @@ impl Copied {
     /// Takes what lies in a list's slot.
     #[inline]
     pub(crate) fn copy_small(&mut self, word: u64) {
-        let Small { data, len, tag } = Small::unpack(word);
-        let (word, len) = match tag {
-            TAG_I64 => (sign_extended(data), 8),
-            TAG_F64 => (data << 8, 8),
-            _ => (data & !(u64::MAX << (8 * len)), len),
-        };
+        let (tag, word, len) = unpack_small(word);
         (self.tag, self.has_handles) = (tag, false);
         self.bytes.inline[0].write(word);
-        self.bytes.len = len as usize;
+        self.bytes.len = len;
     }
 
     /// Whether it is that value.
@@ -548,7 +562,7 @@ impl Copied {
 
     #[inline]
     pub(crate) fn to_value<T: DeserializeOwned>(&self) -> Result<T> {
-        codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the value", why))
+        decode(self.tag, self.bytes.bytes())
     }
 
     pub(crate) fn to_key<T: DeserializeOwned>(&self) -> Result<T> {

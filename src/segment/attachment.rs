@@ -521,6 +521,7 @@ impl Attachment {
     }
 
     /// Heap units that are backed, never more than there is room for.
+    #[inline]
     pub(crate) fn committed(&self) -> u64 {
         // Acquire pairs with the release in `Attachment::grow`: the words of the new units are there.
         atomic!(self.header(), committed).load(Ordering::Acquire).min(self.geometry.heap_units_max)

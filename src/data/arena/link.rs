@@ -66,19 +66,26 @@ impl<'a> View<'a> {
     }
 
     /// Before another look at what changed meanwhile, which may lie in memory that was added.
-    #[cold]
+    #[inline]
     pub(crate) fn retry(&self) {
         std::hint::spin_loop();
         self.refresh();
     }
 
     /// After memory was added to the heap.
-    #[cold]
+    #[inline]
     pub(crate) fn refresh(&self) {
-        self.end.set(View::backed(self.attachment));
+        // The call is given no pointer to this view: it stays in registers.
+        self.end.set(View::backed_now(self.attachment));
     }
 
     #[cold]
+    #[inline(never)]
+    fn backed_now(attachment: &Attachment) -> u64 {
+        View::backed(attachment)
+    }
+
+    #[inline]
     fn has_grown(&self, offset: u64) -> bool {
         self.refresh();
         offset + 16 <= self.end.get()

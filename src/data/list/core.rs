@@ -66,39 +66,41 @@ impl<'a> Core<'a> {
 
     // ---- without the lock -------------------------------------------------------------------------------------------
 
-    /// Copies an element; false if there is none of that index. Takes no lock, unless writers spoil one try after the other.
+    /// Finds an element. Takes no lock, unless writers spoil one try after the other.
     #[inline]
-    pub(super) fn get(&self, index: u64, to: &mut Copied) -> Result<bool> {
+    pub(super) fn get(self, index: u64, to: &mut Option<Copied>) -> Result<Found> {
         let view = View::new(self.arena.attachment);
         for _ in 0..TRIES {
             let seen = read_root(&view, self.root(), |block| {
                 let directory = Directory::at(&block)?;
-                let Some(chunk) = directory.find(index) else { return Some(false) };
+                let Some(chunk) = directory.find(index) else { return Some(Found::Nothing) };
                 let (link, first) = (directory.link(chunk)?, directory.first(chunk)?.load(Ordering::Relaxed));
                 let seen = read_link(&view, link, |block| {
-                    let Some(cell) = slots(&block)?.get(index.checked_sub(first)?) else { return Some(false) };
+                    let Some(cell) = slots(&block)?.get(index.checked_sub(first)?) else {
+                        return Some(Found::Nothing);
+                    };
                     // Acquire pairs with the release in `swing`: what the link names is there. Loaded once: another value may be
                     // put here meanwhile, and no link is to be taken for a value, nor a value for a link.
                     let word = cell.load(Ordering::Acquire);
                     if is_small(word) {
-                        to.copy_small(word);
-                        return Some(true);
+                        return Some(Found::Small(word));
                     }
+                    let to = to.get_or_insert_with(Copied::none);
                     match read_loaded(&view, cell, word, |block| Node::copy_value_at(&block, to)) {
-                        Seen::Value(copied) => copied.map(|()| true),
-                        Seen::Nothing => Some(false),
+                        Seen::Value(copied) => copied.map(|()| Found::Copied),
+                        Seen::Nothing => Some(Found::Nothing),
                         Seen::Changed => None,
                     }
                 });
                 match seen {
                     Seen::Value(found) => found,
-                    Seen::Nothing => Some(false),
+                    Seen::Nothing => Some(Found::Nothing),
                     Seen::Changed => None,
                 }
             });
             match seen {
                 Seen::Value(Some(found)) => return Ok(found),
-                Seen::Nothing => return Ok(false),
+                Seen::Nothing => return Ok(Found::Nothing),
                 Seen::Value(None) | Seen::Changed => view.retry(),
             }
         }
@@ -106,13 +108,18 @@ impl<'a> Core<'a> {
     }
 
     #[cold]
-    fn get_locked(&self, index: u64, to: &mut Copied) -> Result<bool> {
+    fn get_locked(self, index: u64, to: &mut Option<Copied>) -> Result<Found> {
         let writing = self.lock()?;
         if index >= writing.length() {
-            return Ok(false);
+            return Ok(Found::Nothing);
         }
-        self.occupant(&writing, &self.place(&writing, index)?)?.0.copy_to(to);
-        Ok(true)
+        match self.occupant(&writing, &self.place(&writing, index)?)?.0 {
+            Element::Small(word) => Ok(Found::Small(word)),
+            Element::Node(node) => {
+                node.copy_value(to.get_or_insert_with(Copied::none));
+                Ok(Found::Copied)
+            }
+        }
     }
 
     // ---- with the lock ----------------------------------------------------------------------------------------------
@@ -659,6 +666,16 @@ pub(super) enum New<'v, 'a> {
     Small(u64),
     /// A value, and its node if that was made before.
     Value(&'v Value, Option<Prepared<'a>>),
+}
+
+/// An element as a reader finds it.
+pub(super) enum Found {
+    /// There is none of that index.
+    Nothing,
+    /// It lies in its slot, which held this.
+    Small(u64),
+    /// It has a node, and was copied.
+    Copied,
 }
 
 /// An element as the lock's owner finds it.

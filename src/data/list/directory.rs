@@ -58,7 +58,7 @@ impl<'a> Directory<'a> {
         is_there && self.first(number).is_some_and(|first| first.load(Ordering::Relaxed) <= index)
     }
 
-    /// The chunk that `index` belongs to: the last one that does not start after it.
+    /// The number of the chunk that `index` belongs to: the last one that does not start after it.
     #[inline]
     pub(super) fn find(&self, index: u64) -> Option<u64> {
         // Where all chunks are full, it is this one.

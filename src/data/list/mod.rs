@@ -21,12 +21,12 @@
 pub(crate) mod core;
 mod directory;
 
-use self::core::{Core, Element, New};
+use self::core::{Core, Element, Found, New};
 use super::arena::link::HANDLE_TRIES;
 use super::arena::recovery::{arena_at, block_generation, destroy, named, recover};
 use super::arena::{Arena, Writing};
 use super::dict::ContainerOptions;
-use super::node::{Contents, Copied, Value, small_of};
+use super::node::{Contents, Copied, Value, decode_small, small_of};
 use crate::Error;
 use crate::error::{Result, SegmentError};
 use crate::kinds::Kind;
@@ -399,25 +399,28 @@ impl<T: DeserializeOwned> List<T> {
     /// for their lock: as [`List::push`].
     #[inline]
     pub fn get(&self, index: usize) -> Result<Option<T>> {
-        let core = self.core();
-        let mut value = Copied::none();
-        if !core.get(index as u64, &mut value)? {
-            return Ok(None);
+        let mut copied = None;
+        match (self.core().get(index as u64, &mut copied)?, &copied) {
+            (Found::Small(word), _) => decode_small(word).map(Some),
+            (Found::Copied, Some(value)) if !value.has_handles => value.to_value().map(Some),
+            (Found::Copied, _) => self.get_handles(index as u64, copied),
+            (Found::Nothing, _) => Ok(None),
         }
-        if value.has_handles { self.get_handles(index as u64, value) } else { value.to_value().map(Some) }
     }
 
     /// A value with handles: between the copy and the decoding its node, and with it the objects, may have gone.
     #[cold]
-    fn get_handles(&self, index: u64, mut value: Copied) -> Result<Option<T>> {
+    fn get_handles(&self, index: u64, mut copied: Option<Copied>) -> Result<Option<T>> {
         let core = self.core();
         for _ in 0..HANDLE_TRIES {
-            match value.to_value() {
-                Err(Error::Segment(SegmentError::Gone)) => {}
-                decoded => return decoded.map(Some),
+            match copied.as_ref().map(Copied::to_value) {
+                Some(Err(Error::Segment(SegmentError::Gone))) => {}
+                decoded => return decoded.transpose(),
             }
-            if !core.get(index, &mut value)? {
-                return Ok(None);
+            match core.get(index, &mut copied)? {
+                Found::Nothing => return Ok(None),
+                Found::Small(word) => return decode_small(word).map(Some),
+                Found::Copied => {}
             }
         }
         let mut writing = core.lock()?;
