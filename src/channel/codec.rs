@@ -8,36 +8,47 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserializer, Serialize, Serializer};
 use shmkit_layouts::objects::*;
 
-type Inner<F> = postcard::Serializer<F>;
+/// Where a value is written to: its field `output`.
+pub(crate) type Inner<F> = postcard::Serializer<F>;
 type Written<T> = Result<T, postcard::Error>;
 
-/// Writes `value` to `output`; gives the message's tag.
+/// Writes `value` to `output`, which stays where it is; gives the message's tag.
+#[inline]
 pub(crate) fn encode<T: Serialize + ?Sized, F: postcard::ser_flavors::Flavor>(
     value: &T,
-    output: F,
-) -> Result<(u32, F), String> {
-    let mut inner = Inner { output };
-    match value.serialize(Top { inner: &mut inner }) {
-        Ok(tag) => Ok((tag, inner.output)),
-        Err(error) => Err(error.to_string()),
-    }
+    output: &mut Inner<F>,
+) -> Result<u32, String> {
+    value.serialize(Top { inner: output }).map_err(|error| error.to_string())
 }
 
-/// Reads a value from a message.
+/// Reads a value from a message. What is wrong with it, `refuse` makes an error of: at once, since a value is moved whenever its
+/// `Result` becomes another one.
 #[inline(always)]
-pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn decode<T: DeserializeOwned, E>(tag: u32, bytes: &[u8], refuse: impl FnOnce(String) -> E) -> Result<T, E> {
     // What a loop over numbers is made of, without a call.
     match bytes.try_into() {
-        Ok(number) if tag == TAG_I64 => read(Plain::I64(i64::from_ne_bytes(number))),
-        _ => decode_any(tag, bytes),
+        Ok(number) if tag == TAG_I64 => {
+            T::deserialize(Plain::I64(i64::from_ne_bytes(number))).map_err(|error| refuse(text_of(&error)))
+        }
+        _ => decode_any(tag, bytes, refuse),
     }
 }
 
 #[inline(never)]
-fn decode_any<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
+fn decode_any<T: DeserializeOwned, E>(tag: u32, bytes: &[u8], refuse: impl FnOnce(String) -> E) -> Result<T, E> {
+    if tag == TAG_POSTCARD {
+        return postcard::from_bytes(bytes).map_err(|error| refuse(error.to_string()));
+    }
+    match plain(tag, bytes) {
+        Ok(plain) => T::deserialize(plain).map_err(|error| refuse(text_of(&error))),
+        Err(why) => Err(refuse(why)),
+    }
+}
+
+#[inline]
+fn plain(tag: u32, bytes: &[u8]) -> Result<Plain<'_>, String> {
     let number = || bytes.try_into().map_err(|_| format!("{} bytes are no number of 8", bytes.len()));
-    let plain = match tag {
-        TAG_POSTCARD => return postcard::from_bytes(bytes).map_err(|error| error.to_string()),
+    Ok(match tag {
         TAG_NONE => Plain::None,
         TAG_BOOL => Plain::Bool(bytes.first().is_some_and(|&byte| byte != 0)),
         TAG_I64 => Plain::I64(i64::from_ne_bytes(number()?)),
@@ -45,17 +56,11 @@ fn decode_any<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> 
         TAG_UTF8 => Plain::Text(std::str::from_utf8(bytes).map_err(|error| error.to_string())?),
         TAG_BYTES => Plain::Bytes(bytes),
         _ => return Err(format!("its tag {tag} is unknown")),
-    };
-    read(plain)
-}
-
-#[inline]
-fn read<T: DeserializeOwned>(plain: Plain<'_>) -> Result<T, String> {
-    T::deserialize(plain).map_err(unreadable)
+    })
 }
 
 #[cold]
-fn unreadable(error: Unreadable) -> String {
+fn text_of(error: &Unreadable) -> String {
     error.to_string()
 }
 
@@ -288,10 +293,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn round<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T, tag: u32) {
-        let (found, output) = encode(&value, postcard::ser_flavors::StdVec::new()).unwrap();
-        let bytes = postcard::ser_flavors::Flavor::finalize(output).unwrap();
-        assert_eq!(found, tag, "{value:?}");
+        let mut written = Inner { output: postcard::ser_flavors::StdVec::new() };
+        assert_eq!(encode(&value, &mut written), Ok(tag), "{value:?}");
+        let bytes = postcard::ser_flavors::Flavor::finalize(written.output).unwrap();
         assert_eq!(decode::<T>(tag, &bytes).unwrap(), value);
+    }
+
+    fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T, String> {
+        super::decode(tag, bytes, |why| why)
     }
 
     #[derive(Serialize, Deserialize, Debug, PartialEq)]

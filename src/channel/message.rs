@@ -11,7 +11,7 @@
 //! An extent is at every instant either HELD by its writer, whose death frees it, or named by a block, whose fate it shares.
 //! Bytes are copied out before they are decoded, so that nobody can change under the decoder what it has checked.
 
-use super::codec;
+use super::codec::{self, Inner};
 use super::port::{Patience, Port};
 use super::ring::Claimed;
 use crate::error::{ChannelError, Error, Result};
@@ -147,9 +147,10 @@ impl Port {
         self.ring.stride() - HEAD
     }
 
-    fn writer(&self, claimed: Claimed) -> BlockWriter {
+    #[inline]
+    fn writer(&self, claimed: Claimed) -> Inner<BlockWriter> {
         let start = self.ring.payload(claimed.index).wrapping_add(HEAD);
-        BlockWriter { start, room: self.room(), len: 0, spilled: None }
+        Inner { output: BlockWriter { start, room: self.room(), len: 0, spilled: None } }
     }
 
     /// Serialises `value` into a block. Gives the block back if that fails.
@@ -162,11 +163,12 @@ impl Port {
         };
         take_refusal();
         let on_panic = Unwinding { port: self, claimed };
-        let (encoded, has_handles) = sending(carrier, || codec::encode(value, self.writer(claimed)));
+        let mut writer = self.writer(claimed);
+        let (encoded, has_handles) = sending(carrier, || codec::encode(value, &mut writer));
         std::mem::forget(on_panic);
         let written = Written { claimed, is_long: false, has_handles };
         match encoded {
-            Ok((tag, output)) => self.finish(written, tag, &output),
+            Ok(tag) => self.finish(written, tag, &writer.output),
             Err(why) => {
                 self.abandon(written);
                 Err(refusal("write", why))
@@ -176,7 +178,7 @@ impl Port {
 
     /// Writes bytes as they are to a block. Gives the block back if that fails.
     pub(super) fn write_bytes(&self, claimed: Claimed, bytes: &[u8]) -> Result<Written> {
-        let mut output = self.writer(claimed);
+        let mut output = self.writer(claimed).output;
         let written = Written { claimed, is_long: false, has_handles: false };
         if bytes.len() <= output.room {
             let _ = postcard::ser_flavors::Flavor::try_extend(&mut output, bytes);
@@ -273,7 +275,9 @@ impl Port {
     /// Puts a value, or gives its block back.
     pub(super) fn put<T: Serialize + ?Sized>(&self, value: &T, patience: Patience) -> Result<()> {
         self.expect_room(patience)?;
-        let written = self.write(self.claim(patience)?, value)?;
+        let claimed = self.claim(patience)?;
+        self.ring.fetch_next();
+        let written = self.write(claimed, value)?;
         self.enqueue(written.claimed, patience).inspect_err(|_| self.abandon(written))
     }
 
@@ -348,7 +352,7 @@ impl Port {
     #[inline]
     pub(super) fn receive<T: DeserializeOwned>(&self, claimed: Claimed) -> Result<T> {
         take_refusal();
-        self.receive_with(claimed, false, codec::decode)?.map_err(|why| refusal("read", why))
+        self.receive_with(claimed, false, decode)
     }
 
     /// Decodes the message in a taken block, which stays this process's until [`Port::finish_task`].
@@ -359,13 +363,13 @@ impl Port {
         let bytes = found.copy();
         failpoint!("queue.copied");
         let on_panic = Unwinding { port: self, claimed };
-        let value = codec::decode(found.tag, &bytes);
+        let value = decode(found.tag, &bytes);
         std::mem::forget(on_panic);
         match value {
             Ok(value) => Ok((value, task)),
-            Err(why) => {
+            Err(error) => {
                 self.finish_task(task);
-                Err(refusal("read", why))
+                Err(error)
             }
         }
     }
@@ -386,7 +390,7 @@ impl Port {
         &self,
         claimed: Claimed,
         hold: bool,
-        read: impl FnOnce(u32, &[u8]) -> R,
+        read: impl FnOnce(u32, &[u8]) -> Result<R>,
     ) -> Result<R> {
         let found = self.found(claimed)?;
         let hold = hold || found.has_handles;
@@ -418,7 +422,7 @@ impl Port {
             failpoint!("queue.decoded");
             self.release(claimed, found.is_long, found.has_handles);
         }
-        Ok(value)
+        value
     }
 
     /// The bytes of the message in a taken block, which is released.
@@ -469,6 +473,12 @@ impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         self.port.release(self.claimed, true, true);
     }
+}
+
+/// Reads a value that was sent.
+#[inline]
+fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T> {
+    codec::decode(tag, bytes, |why| refusal("read", why))
 }
 
 /// What serde said; or, since postcard drops the words of others, what a handle had against it.

@@ -286,7 +286,7 @@ impl<T> Queue<T> {
     /// the message is delivered again. `None` when there is nothing left and `is_over` says that one need not wait.
     pub(crate) fn read_with<R>(&self, is_over: impl Fn() -> bool, read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         match self.port.take_unless(Patience::ENDLESS, is_over) {
-            Ok(claimed) => self.port.receive_with(claimed, true, |_, bytes| read(bytes)).map(Some),
+            Ok(claimed) => self.port.receive_with(claimed, true, |_, bytes| Ok(read(bytes))).map(Some),
             Err(Error::Channel(ChannelError::EndOfFile)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -309,7 +309,10 @@ impl<T> Queue<T> {
         };
         for &claimed in &taken {
             // One that cannot be is thrown away, and the others are read.
-            let _ = self.port.receive_with(claimed, true, |_, bytes| read(bytes));
+            let _ = self.port.receive_with(claimed, true, |_, bytes| {
+                read(bytes);
+                Ok(())
+            });
         }
         Ok(taken.len())
     }

@@ -7,7 +7,7 @@
 //! language. Two keys are the same if their tags and bytes are.
 
 use super::arena::{Arena, Block, Prepared, Words, Writing};
-use crate::channel::codec;
+use crate::channel::codec::{self, Inner};
 use crate::error::{DataError, Result};
 use crate::segment::Attachment;
 use crate::segment::object::{noting, take_refusal};
@@ -109,6 +109,11 @@ impl Bytes {
 /// Takes serialised bytes.
 struct Sink<'a>(&'a mut Bytes);
 
+#[inline]
+fn sink(bytes: &mut Bytes) -> Inner<Sink<'_>> {
+    Inner { output: Sink(bytes) }
+}
+
 impl postcard::ser_flavors::Flavor for Sink<'_> {
     type Output = ();
 
@@ -156,8 +161,8 @@ impl Key {
     /// Serialises `key` here.
     #[inline]
     pub(crate) fn write<Q: Serialize + ?Sized>(&mut self, key: &Q) -> Result<()> {
-        match codec::encode(key, Sink(&mut self.bytes)) {
-            Ok((tag, _)) => self.tag = tag,
+        match codec::encode(key, &mut sink(&mut self.bytes)) {
+            Ok(tag) => self.tag = tag,
             Err(why) => return Err(codec("write the key", why)),
         }
         self.bytes.pad();
@@ -227,7 +232,7 @@ impl Value {
     /// A value, serialised for a place that keeps nothing alive: handles are refused.
     pub(crate) fn frozen<W: Serialize + ?Sized>(value: &W) -> Result<Value> {
         let mut written = Value::none();
-        let tag = codec::encode(value, Sink(&mut written.bytes)).map(|(tag, _)| tag);
+        let tag = codec::encode(value, &mut sink(&mut written.bytes));
         written.finish(tag)?;
         Ok(written)
     }
@@ -277,13 +282,13 @@ impl Value {
         let bytes = &mut self.bytes;
         // What needs no drop has no handle, or a reference to one: that is refused here, and noted at the second try.
         if !std::mem::needs_drop::<W>() {
-            if let Ok((tag, _)) = codec::encode(value, Sink(bytes)) {
+            if let Ok(tag) = codec::encode(value, &mut sink(bytes)) {
                 return self.finish(Ok(tag));
             }
             let _ = take_refusal();
             *bytes = Bytes::new();
         }
-        let tag = noting(attachment, &mut self.handles, || codec::encode(value, Sink(bytes)).map(|(tag, _)| tag));
+        let tag = noting(attachment, &mut self.handles, || codec::encode(value, &mut sink(bytes)));
         self.finish(tag)
     }
 }
@@ -325,10 +330,11 @@ pub(crate) fn small_of<W: Serialize + ?Sized>(value: &W) -> Option<u64> {
     if std::mem::needs_drop::<W>() || size_of_val(value) > 8 {
         return None;
     }
-    match codec::encode(value, Few { bytes: [0; 8], len: 0 }) {
-        Ok((tag, few)) if few.len <= 8 => small(tag, few.len, u64::from_ne_bytes(few.bytes)),
-        Ok(_) => None,
-        Err(_) => {
+    let mut few = Inner { output: Few { bytes: [0; 8], len: 0 } };
+    match (codec::encode(value, &mut few), few.output) {
+        (Ok(tag), few) if few.len <= 8 => small(tag, few.len, u64::from_ne_bytes(few.bytes)),
+        (Ok(_), _) => None,
+        (Err(_), _) => {
             let _ = take_refusal();
             None
         }
@@ -460,7 +466,7 @@ impl Contents<'_> {
 /// Reads a key or value that lies somewhere else.
 #[inline]
 pub(crate) fn decode<T: DeserializeOwned>(tag: u32, bytes: &[u8]) -> Result<T> {
-    codec::decode(tag, bytes).map_err(|why| codec("read the value", why))
+    codec::decode(tag, bytes, |why| codec("read the value", why))
 }
 
 /// A node as it is found: checked against the heap's bounds, but possibly stale.
@@ -566,7 +572,7 @@ impl Copied {
     }
 
     pub(crate) fn to_key<T: DeserializeOwned>(&self) -> Result<T> {
-        codec::decode(self.tag, self.bytes.bytes()).map_err(|why| codec("read the key", why))
+        codec::decode(self.tag, self.bytes.bytes(), |why| codec("read the key", why))
     }
 }
 
@@ -591,7 +597,7 @@ mod tests {
             assert_eq!(last == 0, len % 8 != 0 || len == 0, "{len}: padded with zeros");
             let numbers: Vec<u16> = (0..len as u16).collect();
             let written = key(&numbers);
-            assert_eq!(codec::decode::<Vec<u16>>(written.tag, written.bytes.bytes()).unwrap(), numbers);
+            assert_eq!(decode::<Vec<u16>>(written.tag, written.bytes.bytes()).unwrap(), numbers);
         }
     }
 
@@ -599,7 +605,7 @@ mod tests {
     fn what_is_small_comes_back() {
         fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T, is_small: bool) {
             let mut written = Value::none();
-            let tag = codec::encode(&value, Sink(&mut written.bytes)).map(|(tag, _)| tag);
+            let tag = codec::encode(&value, &mut sink(&mut written.bytes));
             written.finish(tag).unwrap();
             let small = written.small();
             assert_eq!(small.is_some(), is_small, "{value:?}");

@@ -322,9 +322,15 @@ pub(crate) enum Carrier {
     Noted { attachment: *const Attachment, handles: *mut Vec<(ObjectId, u32)> },
 }
 
+/// A carrier, and whether it has carried anything.
+struct Carrying {
+    carrier: Carrier,
+    carried: Cell<bool>,
+}
+
 thread_local! {
-    /// Who carries handles at this moment, and whether there were any.
-    static CARRIER: Cell<Option<(Carrier, bool)>> = const { Cell::new(None) };
+    /// Who carries handles at this moment; null where nobody does.
+    static CARRIER: Cell<*const Carrying> = const { Cell::new(std::ptr::null()) };
     static HAS_REFUSED: Cell<bool> = const { Cell::new(false) };
     static REFUSED: Cell<Option<crate::Error>> = const { Cell::new(None) };
 }
@@ -346,16 +352,16 @@ fn refuse(error: crate::Error) -> String {
 /// Runs `serialize` with handles allowed, carried by `carrier`. Tells whether there were any.
 #[inline]
 pub(crate) fn sending<R>(carrier: Carrier, serialize: impl FnOnce() -> R) -> (R, bool) {
-    struct Restore(Option<(Carrier, bool)>);
+    struct Restore(*const Carrying);
     impl Drop for Restore {
         fn drop(&mut self) {
             CARRIER.set(self.0);
         }
     }
-    let _restore = Restore(CARRIER.replace(Some((carrier, false))));
+    let carrying = Carrying { carrier, carried: Cell::new(false) };
+    let _restore = Restore(CARRIER.replace(&raw const carrying));
     let result = serialize();
-    let carried = CARRIER.get().is_some_and(|(_, carried)| carried);
-    (result, carried)
+    (result, carrying.carried.get())
 }
 
 /// Runs `serialize` with handles allowed, and notes those it meets: object and role. Whoever calls keeps their objects alive until
@@ -372,9 +378,12 @@ pub(crate) fn noting<R>(
 /// Has the carrier of this moment keep an object alive.
 fn carry(reference: &ObjectRef) -> Result<()> {
     let attachment = &reference.attachment;
-    let Some((carrier, _)) = CARRIER.get() else { return Err(SegmentError::HandleOutsideSend.into()) };
-    CARRIER.set(Some((carrier, true)));
-    match carrier {
+    // SAFETY: null, or what `sending`, which set it for this thread and has not returned, has on its stack.
+    let Some(carrying) = (unsafe { CARRIER.get().as_ref() }) else {
+        return Err(SegmentError::HandleOutsideSend.into());
+    };
+    carrying.carried.set(true);
+    match carrying.carrier {
         Carrier::Sender => Ok(()),
         Carrier::Block { attachment: own, queue, block, generation } if own == Arc::as_ptr(attachment) => {
             let cell = words::Cell { kind: CELL_BLOCK, role: reference.role, object: queue, id: block, generation };
