@@ -1,8 +1,8 @@
 //! Lists: `src/data/list/core.rs`.
 
-use super::core::{Core, New};
+use super::core::{Core, Found, New};
 use crate::data::memory::Memory;
-use crate::data::node::{Copied, Value, small_of};
+use crate::data::node::{Copied, Value, decode_small, small_of};
 use crate::segment::Attachment;
 use crate::tests::explore;
 use shmkit_layouts::containers::ListBody;
@@ -67,11 +67,12 @@ impl List {
 
     /// The letter of an element, which must be whole.
     fn get(&self, attachment: &Attachment, index: u64) -> Option<char> {
-        let mut copied = Copied::none();
-        if !self.core(attachment).get(index, &mut copied).unwrap() {
-            return None;
-        }
-        let value: String = copied.to_value().unwrap();
+        let mut copied = None;
+        let value: String = match self.core(attachment).get(index, &mut copied).unwrap() {
+            Found::Nothing => return None,
+            Found::Small(word) => decode_small(word).unwrap(),
+            Found::Copied => copied.as_ref().map(Copied::to_value).unwrap().unwrap(),
+        };
         let letter = value.chars().next().unwrap();
         assert!(value == text(letter) || value.len() == 1, "parts of two values: {value}");
         Some(letter)
