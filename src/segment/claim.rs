@@ -34,6 +34,8 @@ enum Attempt {
 }
 
 const NOBODY: u32 = SLOT_NOBODY | MUTEX_RECOVER;
+/// The most pauses (of 25 ns) between two looks at a lock that is held.
+const MOST_PAUSES: u32 = 7;
 
 fn attempt(word: &AtomicU32, token: Token, contended: u32) -> Attempt {
     // Acquire pairs with the release in `unlock`: the owner's writes are seen by the next one.
@@ -132,10 +134,18 @@ pub(crate) fn lock_once(attachment: &Attachment, word: &AtomicU32, slept: bool) 
     };
     // One failed compare-and-swap, the caller's, has taken the line from the owner already.
     let first = if !slept && is_held(attachment, word.load(Ordering::Relaxed)) { None } else { once()? };
+    let mut pauses = 0;
     match first {
         None if !slept => wait::watch(&Deadline::NEVER, || match word.load(Ordering::Relaxed) {
-            // A look leaves the line with whoever has it; a lock that somebody holds is not worth a compare-and-swap.
-            seen if is_held(attachment, seen) => Ok(None),
+            // A look leaves the line with whoever has it; a lock that somebody holds is not worth a compare-and-swap, and the
+            // longer it is held the fewer looks: each one costs the owner a way to the line.
+            seen if is_held(attachment, seen) => {
+                for _ in 0..pauses {
+                    std::hint::spin_loop();
+                }
+                pauses = (2 * pauses + 1).min(MOST_PAUSES);
+                Ok(None)
+            }
             _ => once(),
         }),
         taken => Ok(taken),
