@@ -18,7 +18,8 @@ struct Fault {
     right: &'static str,
     /// The code instead of it, which asks `crate::seeded` for the fault's name.
     wrong: &'static str,
-    /// The operations in which it shows, as `--only` takes them.
+    /// The operations in which it shows, as `--only` takes them; none for another part of the fault of that name, where two
+    /// things stand between it and others.
     shows_in: &'static [&'static str],
 }
 
@@ -157,7 +158,15 @@ const FAULTS: &[Fault] = &[
             self.next_generation(slot);
         }
         failpoint!(\"recover.generation\");",
-        shows_in: &["segment/drop", "segment/create-and-drop"],
+        shows_in: &["kind/make-mutex", "segment/create-and-drop"],
+    },
+    Fault {
+        name: "references of the dead stay valid",
+        file: "src/segment/objects.rs",
+        right: "                    atomic!(holder, state).load(Ordering::Acquire) != STATE_FREE",
+        wrong: "                    (crate::seeded(\"references of the dead stay valid\")
+                        || atomic!(holder, state).load(Ordering::Acquire) != STATE_FREE)",
+        shows_in: &[],
     },
     Fault {
         name: "recovery frees the slot before it repairs",
@@ -189,6 +198,36 @@ const FAULTS: &[Fault] = &[
         };
         let (id, body) = match self.build_object(index, wanted.is_some(), kind, role, len, build) {",
         shows_in: &["segment/create", "kind/make-mutex"],
+    },
+    Fault {
+        name: "dead party is waited for",
+        file: "src/sync/parties.rs",
+        right: "            if arrival.token != dead.0 {",
+        wrong: "            if arrival.token != dead.0 || crate::seeded(\"dead party is waited for\") {",
+        shows_in: &["barrier/pass"],
+    },
+    Fault {
+        name: "dead reader is waited for",
+        file: "src/sync/readers.rs",
+        right: "            let counts = now.count > 0 && token.slot() == slot && !self.attachment().is_recovered(token);",
+        wrong: "            let stays = crate::seeded(\"dead reader is waited for\");
+            let counts =
+                now.count > 0 && token.slot() == slot && (stays || !self.attachment().is_recovered(token));",
+        shows_in: &["rwlock/read", "rwlock/unread"],
+    },
+    Fault {
+        name: "dead reader is waited for",
+        file: "src/sync/readers.rs",
+        right: "        if Count::unpack(seen).token == dead.token().0 {",
+        wrong: "        if Count::unpack(seen).token == dead.token().0 && !crate::seeded(\"dead reader is waited for\") {",
+        shows_in: &[],
+    },
+    Fault {
+        name: "dead waiter's notification is lost",
+        file: "src/sync/waiters.rs",
+        right: "            if seen.state == WAITER_NOTIFIED {",
+        wrong: "            if seen.state == WAITER_NOTIFIED && !crate::seeded(\"dead waiter's notification is lost\") {",
+        shows_in: &["condition/be-notified"],
     },
     Fault {
         name: "dead worker's task stays running",
@@ -273,8 +312,8 @@ pub fn run(words: &[&str]) -> Result {
     }
     let torture = home.join("built/release/shmkit-torture");
     let mut missed = Vec::new();
-    let chosen: Vec<&Fault> =
-        FAULTS.iter().filter(|fault| wanted.is_none_or(|part| fault.name.contains(part))).collect();
+    let is_wanted = |fault: &&Fault| wanted.is_none_or(|part| fault.name.contains(part));
+    let chosen: Vec<&Fault> = FAULTS.iter().filter(|fault| !fault.shows_in.is_empty()).filter(is_wanted).collect();
     for fault in &chosen {
         match caught_by(&torture, fault, seed)? {
             Some(how) => println!("caught  {:50} {how}", fault.name),

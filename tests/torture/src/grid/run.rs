@@ -313,19 +313,21 @@ impl<'a> Harness<'a> {
             deeds.extend(released);
         }
         world.audit(&segment, &deeds)?;
+        // With more holders than the directory's entry names, an object has more memory as long as it lives.
+        let is_as_before =
+            run.bystander.is_none() && run.corpse.is_none() && !acts[act].has_others && !world.may_grow();
+        let nothing_leaked = || match segment.memory()?.0 {
+            after if is_as_before && after != before => {
+                leaked(format!("{after} bytes of the heap are in use, {before} were"))
+            }
+            _ => Ok(()),
+        };
+        // Before somebody new has the dead one's slot, and again.
+        nothing_leaked()?;
         self.helper.ask(Ask::Finish, index, act, name)?;
         self.helper.answer(PATIENCE, "what anybody can do afterwards")?;
         segment.verify()?;
-        let (after, _) = segment.memory()?;
-        // With more holders than the directory's entry names, an object has more memory as long as it lives.
-        if after != before
-            && run.bystander.is_none()
-            && run.corpse.is_none()
-            && !acts[act].has_others
-            && !world.may_grow()
-        {
-            return leaked(format!("{after} bytes of the heap are in use, {before} were"));
-        }
+        nothing_leaked()?;
         match (raw::slots_in_use(&segment)?, segment.participants().len()) {
             (1, 1) => {}
             (slots, participants) => {

@@ -1,31 +1,49 @@
 //! The barrier: of two parties, one of which dies; and of one, which anybody can pass.
 
-use crate::operation::{Acts, Check, Deed, Subject, corrupt, lost};
+use crate::operation::{Acts, Check, Deed, Scene, Subject, corrupt, lost};
 use crate::step::{begin, end};
-use shmkit::{Barrier, Segment};
-use std::time::Duration;
+use shmkit::{Barrier, Segment, Value};
+use std::time::{Duration, Instant};
 
 pub struct Barriers {
     two: Barrier,
     one: Barrier,
+    /// 1 when whoever waits has come back.
+    is_back: Value<u64>,
 }
+
+/// How long a dead party may stay unnoticed before whoever waits with it is left to its fate.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Subject for Barriers {
     fn create(segment: &Segment) -> shmkit::Result<Self> {
         Ok(Barriers {
             two: segment.barrier("two").parties(2).create()?,
             one: segment.barrier("one").parties(1).create()?,
+            is_back: segment.value("is back").create()?,
         })
     }
 
     fn open(segment: &Segment) -> shmkit::Result<Self> {
-        Ok(Barriers { two: segment.barrier("two").open()?, one: segment.barrier("one").open()? })
+        Ok(Barriers {
+            two: segment.barrier("two").open()?,
+            one: segment.barrier("one").open()?,
+            is_back: segment.value("is back").open()?,
+        })
     }
 
     fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>> {
         // Where one has passed, the other does, too, if nobody breaks it until he has looked.
-        if !deeds.iter().any(passed) {
-            self.two.abort();
+        if deeds.iter().any(passed) {
+            return Ok(None);
+        }
+        // One who died inside has broken it. Only who waits all alone, for one who died on his way there, needs help.
+        let start = Instant::now();
+        while !self.two.is_broken() && self.is_back.load() == 0 && start.elapsed() < PATIENCE {
+            if self.two.n_waiting() == 1 {
+                self.two.abort();
+            }
+            std::thread::sleep(Duration::from_micros(100));
         }
         Ok(None)
     }
@@ -35,6 +53,7 @@ impl Subject for Barriers {
         if deeds.iter().any(passed) && waiter.is_some_and(|waiter| waiter.notes != [1]) {
             return lost("one party passed, the other was told that it is broken");
         }
+        self.is_back.store(0);
         self.two.reset();
         self.one.reset();
         if self.two.is_broken() || self.two.n_waiting() != 0 {
@@ -46,6 +65,13 @@ impl Subject for Barriers {
     fn exercise(&self, _: &Segment) -> Check {
         self.exercise_one()
     }
+}
+
+/// Waits with the victim, and notes whether it has passed.
+fn waits(barriers: &Barriers, scene: &Scene) -> Check {
+    scene.note(u64::from(barriers.two.wait().is_ok()));
+    barriers.is_back.store(1);
+    Ok(())
 }
 
 fn passed(deed: &Deed) -> bool {
@@ -66,10 +92,7 @@ pub fn acts() -> Acts<Barriers> {
             end();
             Ok(())
         })
-        .while_waiting(|barriers, scene| {
-            scene.note(u64::from(barriers.two.wait().is_ok()));
-            Ok(())
-        })
+        .while_waiting(waits)
         .alone()
         .act("pass with an action", |actor| {
             begin();
@@ -77,10 +100,7 @@ pub fn acts() -> Acts<Barriers> {
             end();
             Ok(())
         })
-        .while_waiting(|barriers, scene| {
-            scene.note(u64::from(barriers.two.wait().is_ok()));
-            Ok(())
-        })
+        .while_waiting(waits)
         .alone()
         .act("pass alone", |actor| {
             begin();
@@ -95,10 +115,7 @@ pub fn acts() -> Acts<Barriers> {
             end();
             Ok(())
         })
-        .while_waiting(|barriers, _| {
-            let _ = barriers.two.wait();
-            Ok(())
-        })
+        .while_waiting(waits)
         .alone()
         .act("abort", |actor| {
             begin();
@@ -106,10 +123,7 @@ pub fn acts() -> Acts<Barriers> {
             end();
             Ok(())
         })
-        .while_waiting(|barriers, _| {
-            let _ = barriers.two.wait();
-            Ok(())
-        })
+        .while_waiting(waits)
         .act("reset", |actor| {
             actor.two.abort();
             begin();

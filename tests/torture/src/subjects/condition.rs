@@ -94,17 +94,26 @@ fn waited(flag: &Flag) -> Check<ConditionGuard<'_>> {
     Ok(guard)
 }
 
-/// Notifies one when two wait. It dies with its parent.
+/// Whether a process sleeps in a system call.
+fn is_asleep(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+}
+
+/// Notifies one when two wait and the parent, stepped or not, sleeps, so that it is always in the same place. Not if
+/// the parent is gone before that: it is not killed with it, since with the lock in its hands it would have everybody notified.
 fn notifies_two(name: &str, parent: u32) -> Check {
-    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-    if nix::unistd::getppid().as_raw() as u32 != parent {
-        // That was killed before.
+    let is_orphan = || nix::unistd::getppid().as_raw() as u32 != parent;
+    if is_orphan() {
         return Ok(());
     }
     let flag = Flag::open(&Segment::open(name)?)?;
     loop {
         let guard = flag.lock()?;
-        if flag.condition.waiting() >= 2 {
+        if is_orphan() {
+            return Ok(());
+        }
+        if flag.condition.waiting() >= 2 && is_asleep(parent) {
             flag.flag.store(1);
             flag.condition.notify(1)?;
             return Ok(());
