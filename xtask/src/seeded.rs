@@ -79,7 +79,7 @@ const FAULTS: &[Fault] = &[
         right: "        claim::recover_word(atomic!(lock, word), |owner| owner == dead.token());",
         wrong: "        let anybody = crate::seeded(\"recovery takes a living owner's lock\");
         claim::recover_word(atomic!(lock, word), |owner| anybody || owner == dead.token());",
-        shows_in: &["mutex/count", "mutex/lock"],
+        shows_in: &["mutex/lock", "mutex/count", "mutex/unlock", "mutex/try-lock", "lock/count"],
     },
     Fault {
         name: "lock claimed before its owner is named",

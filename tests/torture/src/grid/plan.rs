@@ -111,6 +111,9 @@ pub struct Point {
     pub seed: u64,
 }
 
+/// How many pairs there are at most of one instruction.
+const MOST_ROUNDS: u32 = 6;
+
 /// A number that depends on a name.
 pub fn mix_name(seed: u64, name: &str) -> u64 {
     mix(&[seed, name.bytes().fold(0, |sum, byte| mix(&[sum, u64::from(byte)]))])
@@ -159,7 +162,13 @@ pub fn points(extent: &Extent, is_recovery: bool, has_pairs: bool, trace: &Trace
     }
     if has_pairs {
         let pairs = chosen(extent.choice, trace, extent.pairs, mix(&[seed, 2]));
-        points.extend(pairs.into_iter().map(|count| Point { count, kind: Kind::Pair, seed }));
+        // Few instructions, and the other one can be anywhere in any act.
+        let rounds = match extent.choice {
+            Choice::News => (extent.pairs / pairs.len() as u32).clamp(1, MOST_ROUNDS),
+            Choice::Every | Choice::Mixed => 1,
+        };
+        let seeds = (0..rounds).map(|round| if round == 0 { seed } else { mix(&[seed, u64::from(round), 8]) });
+        points.extend(seeds.flat_map(|seed| pairs.iter().map(move |&count| Point { count, kind: Kind::Pair, seed })));
     }
     let halts = if is_recovery { extent.halts / 4 } else { extent.halts };
     let halts = chosen(extent.choice, trace, halts, mix(&[seed, 5]));
