@@ -139,12 +139,14 @@ pub struct Deed {
     pub is_done: bool,
     /// What it wrote down.
     pub notes: Vec<u64>,
+    /// Of somebody who is stopped: whether the objects named him as their owner then.
+    pub is_owner: bool,
 }
 
 impl Deed {
     /// What the harness did.
     pub fn of_harness(act: &'static str, notes: Vec<u64>) -> Deed {
-        Deed { act, id: HARNESS, has_begun: true, is_done: true, notes }
+        Deed { act, id: HARNESS, has_begun: true, is_done: true, notes, is_owner: false }
     }
 }
 
@@ -167,6 +169,11 @@ pub trait Subject: Sized + 'static {
     /// Waits for something until the dead must have been noticed, where nobody has called `recover`.
     fn notice(&self) -> Check {
         Ok(())
+    }
+
+    /// The process that has a lock at this instant, as the objects say.
+    fn owner(&self) -> Option<u32> {
+        None
     }
 
     /// Looks, without ever waiting, while `stopped` has come to a halt anywhere in its act: nobody may rob it.
@@ -340,6 +347,8 @@ pub trait World {
     fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>>;
     /// [`Subject::notice`].
     fn notice(&self) -> Check;
+    /// [`Subject::owner`].
+    fn owner(&self) -> Option<u32>;
     /// [`Subject::glance`].
     fn glance(&self, stopped: &Deed) -> Check;
     /// [`Subject::audit`].
@@ -358,6 +367,9 @@ impl<S: Subject> World for S {
     }
     fn notice(&self) -> Check {
         Subject::notice(self)
+    }
+    fn owner(&self) -> Option<u32> {
+        Subject::owner(self)
     }
     fn glance(&self, stopped: &Deed) -> Check {
         Subject::glance(self, stopped)

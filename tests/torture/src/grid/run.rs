@@ -210,12 +210,14 @@ impl<'a> Harness<'a> {
             outcome.kills += 1;
             deeds.push(deed(acts[place.act].name, scene, true, is_done));
         }
+        let mut is_owner = false;
         if let Some((bystander, place, scene)) = &mut bystander {
             start(bystander, scene, until)?;
             let stop = bystander.advance(place.count, place.trace, until);
             if !ended(&stop, scene)? {
                 halt(bystander, until)?;
             }
+            is_owner = world.owner() == Some(bystander.pid());
         }
         if has_waiter {
             self.helper.ask(Ask::Wait, index, act, name)?;
@@ -292,7 +294,8 @@ impl<'a> Harness<'a> {
             if may_recover {
                 segment.recover();
             }
-            resume(bystander, scene, &*world, deed(acts[place.act].name, scene, true, false))?;
+            let stopped = Deed { is_owner, ..deed(acts[place.act].name, scene, true, false) };
+            resume(bystander, scene, &*world, stopped)?;
             kill(bystander, &segment)?;
             deeds.push(deed(acts[place.act].name, scene, true, true));
         }
@@ -443,5 +446,5 @@ fn ended(stop: &Stop, scene: &Scene) -> Check<bool> {
 }
 
 fn deed(act: &'static str, scene: &Scene, has_begun: bool, is_done: bool) -> Deed {
-    Deed { act, id: scene.id(), has_begun, is_done, notes: scene.ledger.notes() }
+    Deed { act, id: scene.id(), has_begun, is_done, notes: scene.ledger.notes(), is_owner: false }
 }

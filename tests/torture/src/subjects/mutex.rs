@@ -4,7 +4,7 @@ use super::{dies, effects};
 use crate::operation::{Acts, Check, Deed, Subject, corrupt, duplicated, lost};
 use crate::step::{begin, end};
 use shmkit::sync::MutexGuard;
-use shmkit::{LockError, Mutex, Segment};
+use shmkit::{Error, LockError, Mutex, Segment, SyncError};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -57,8 +57,20 @@ impl Subject for Mutexed {
         Ok(Mutexed { mutex: segment.mutex("mutex").open()? })
     }
 
+    fn owner(&self) -> Option<u32> {
+        match self.mutex.try_lock() {
+            Ok(_) => None,
+            Err(LockError::OwnerDied(dead)) => {
+                drop(dead.repair(|_| ()));
+                None
+            }
+            Err(LockError::Failed(Error::Sync(SyncError::WouldBlock { holder, .. }))) => Some(holder?.pid),
+            Err(LockError::Failed(_)) => None,
+        }
+    }
+
     fn glance(&self, stopped: &Deed) -> Check {
-        let robbed = |data: &Data| data[0] == stopped.id;
+        let robbed = |data: &Data| stopped.is_owner || data[0] == stopped.id;
         match self.mutex.try_lock() {
             Ok(guard) if robbed(&guard) => corrupt("a stopped owner was robbed"),
             Err(LockError::OwnerDied(dead)) => {
@@ -70,7 +82,7 @@ impl Subject for Mutexed {
                 }));
                 if is_robbed { corrupt("a stopped owner was taken for dead") } else { Ok(()) }
             }
-            Ok(_) | Err(LockError::Failed(shmkit::Error::Sync(shmkit::SyncError::WouldBlock { .. }))) => Ok(()),
+            Ok(_) | Err(LockError::Failed(Error::Sync(SyncError::WouldBlock { .. }))) => Ok(()),
             Err(LockError::Failed(error)) => Err(error.into()),
         }
     }
