@@ -322,6 +322,12 @@ impl Ring {
 
     // ---- blocks -----------------------------------------------------------------------------------------------------
 
+    /// The block that is tried as number `cursor`.
+    #[inline]
+    fn in_turn(&self, cursor: u32) -> u32 {
+        if cursor < self.scattered { scattered(cursor) } else { cursor }
+    }
+
     /// Claims a free block for the participant in slot `me`.
     #[inline]
     pub(crate) fn claim(&self, me: u32) -> Option<Claimed> {
@@ -331,7 +337,7 @@ impl Ring {
             if cursor >= blocks {
                 cursor = 0;
             }
-            let index = if cursor < self.scattered { scattered(cursor) } else { cursor };
+            let index = self.in_turn(cursor);
             cursor += 1;
             let word = self.word(index);
             let seen = word.load(Ordering::Relaxed);
@@ -358,7 +364,7 @@ impl Ring {
     pub(super) fn fetch_next(&self) {
         let cursor = self.hints.block.load(Ordering::Relaxed);
         if self.rotates && cursor < self.blocks && self.growth.is_none() {
-            let index = if cursor < self.scattered { scattered(cursor) } else { cursor };
+            let index = self.in_turn(cursor);
             fetch_to_write(self.words.wrapping_add(index as usize).cast());
             fetch_to_write(self.payload(index));
             fetch_to_write(self.payload(index).wrapping_add(64));

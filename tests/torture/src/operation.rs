@@ -6,6 +6,7 @@
 
 use crate::board::Ledger;
 use shmkit::Segment;
+use std::time::{Duration, Instant};
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,23 @@ impl From<shmkit::Error> for Fault {
     /// An operation that must succeed did not.
     fn from(error: shmkit::Error) -> Fault {
         Fault { wrong: Wrong::Corrupt, what: error.to_string() }
+    }
+}
+
+/// Longer than any recovery takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Looks until it is so; false if it is not within [`PATIENCE`].
+pub fn eventually(is_so: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -91,7 +91,7 @@ pub struct Tracee {
 }
 
 /// What a process does: the letter of `ps`; none if there is none of that number.
-fn state(pid: Pid) -> Option<char> {
+pub fn state(pid: Pid) -> Option<char> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Behind the name, which may have any letter in it.
     text.rsplit_once(')')?.1.trim_start().chars().next()

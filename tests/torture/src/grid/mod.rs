@@ -16,12 +16,12 @@ mod shard;
 
 use crate::board::{FAMILIES, OPERATIONS, SHARDS, Tally, board};
 use crate::janitor::Janitor;
-use crate::operation::{ActInfo, Family, Fault, WRONGS, Wrong};
+use crate::operation::{ActInfo, Family, Fault, PATIENCE, WRONGS, Wrong};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setpgid};
 use plan::Extent;
-use run::{Operation, PATIENCE};
+use run::Operation;
 use shard::Grid;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;

@@ -15,14 +15,14 @@
 use super::helper::{Ask, Helper};
 use super::raw;
 use crate::board::{Board, Progress};
-use crate::operation::{Check, Deed, Family, Fault, Role, Scene, Starts, World, Wrong, corrupt, hang, leaked};
+use crate::operation::{
+    Check, Deed, Family, Fault, PATIENCE, Role, Scene, Starts, World, Wrong, corrupt, eventually, hang, leaked,
+};
 use crate::step::{Stop, Ticks, Trace, Tracee, Way, program_of};
 use shmkit::Segment;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Longer than any recovery takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a victim may wait for a bystander before it is killed in its sleep.
 const SLEEP: Duration = Duration::from_millis(130);
 
@@ -387,19 +387,6 @@ fn started(launcher: &mut Tracee, scene: &Scene, starts: Starts, until: Instant)
 fn others_gone(segment: &Segment) -> Check {
     let is_so = || segment.participants().len() <= 2;
     if eventually(is_so) { Ok(()) } else { hang("whoever the victim has started lives on") }
-}
-
-fn eventually(is_so: impl Fn() -> bool) -> bool {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if is_so() {
-            return true;
-        }
-        if Instant::now() > until {
-            return false;
-        }
-        std::thread::yield_now();
-    }
 }
 
 /// Stops somebody with SIGSTOP where it is.

@@ -1,9 +1,9 @@
 //! The barrier: of two parties, one of which dies; and of one, which anybody can pass.
 
-use crate::operation::{Acts, Check, Deed, Scene, Subject, corrupt, lost};
+use crate::operation::{Acts, Check, Deed, Scene, Subject, corrupt, eventually, lost};
 use crate::step::{begin, end};
 use shmkit::{Barrier, Segment, Value};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub struct Barriers {
     two: Barrier,
@@ -11,9 +11,6 @@ pub struct Barriers {
     /// 1 when whoever waits has come back.
     is_back: Value<u64>,
 }
-
-/// How long a dead party may stay unnoticed before whoever waits with it is left to its fate.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Subject for Barriers {
     fn create(segment: &Segment) -> shmkit::Result<Self> {
@@ -38,12 +35,9 @@ impl Subject for Barriers {
             return Ok(None);
         }
         // One who died inside has broken it. Only who waits all alone, for one who died on his way there, needs help.
-        let start = Instant::now();
-        while !self.two.is_broken() && self.is_back.load() == 0 && start.elapsed() < PATIENCE {
-            if self.two.n_waiting() == 1 {
-                self.two.abort();
-            }
-            std::thread::sleep(Duration::from_micros(100));
+        let settled = || self.two.is_broken() || self.is_back.load() != 0 || self.two.n_waiting() == 1;
+        if eventually(settled) && self.two.n_waiting() == 1 {
+            self.two.abort();
         }
         Ok(None)
     }

@@ -2,7 +2,8 @@
 
 use super::repaired;
 use crate::operation::{Acts, Check, Deed, Scene, Subject, corrupt};
-use crate::step::{begin, end, forked};
+use crate::step::{begin, end, forked, state};
+use nix::unistd::Pid;
 use shmkit::sync::ConditionGuard;
 use shmkit::{Condition, Error, Event, Segment, SyncError, Value};
 use std::time::Duration;
@@ -94,16 +95,10 @@ fn waited(flag: &Flag) -> Check<ConditionGuard<'_>> {
     Ok(guard)
 }
 
-/// Whether a process sleeps in a system call.
-fn is_asleep(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
-}
-
 /// Notifies one when two wait and the parent, stepped or not, sleeps, so that it is always in the same place. Not if
 /// the parent is gone before that: it is not killed with it, since with the lock in its hands it would have everybody notified.
-fn notifies_two(name: &str, parent: u32) -> Check {
-    let is_orphan = || nix::unistd::getppid().as_raw() as u32 != parent;
+fn notifies_two(name: &str, parent: Pid) -> Check {
+    let is_orphan = || nix::unistd::getppid() != parent;
     if is_orphan() {
         return Ok(());
     }
@@ -113,7 +108,7 @@ fn notifies_two(name: &str, parent: u32) -> Check {
         if is_orphan() {
             return Ok(());
         }
-        if flag.condition.waiting() >= 2 && is_asleep(parent) {
+        if flag.condition.waiting() >= 2 && state(parent) == Some('S') {
             flag.flag.store(1);
             flag.condition.notify(1)?;
             return Ok(());
@@ -156,7 +151,7 @@ pub fn acts() -> Acts<Flag> {
         // One of two who wait is notified. If that one dies, the other is.
         .act("be notified", |actor| {
             let name = actor.scene.name.clone();
-            let parent = std::process::id();
+            let parent = nix::unistd::getpid();
             forked(move || notifies_two(&name, parent).map_or(1, |()| 0));
             begin();
             waits_and_tells(&actor)?;
