@@ -12,15 +12,19 @@ use std::process::{Command, Stdio};
 struct Fault {
     /// Its name.
     name: &'static str,
-    /// Where it is.
+    /// Where it is: several places where more than one thing stands between the fault and others.
+    places: &'static [Place],
+    /// The operations in which it shows, as `--only` takes them.
+    shows_in: &'static [&'static str],
+}
+
+/// A place of a fault.
+struct Place {
     file: &'static str,
     /// The code that is right.
     right: &'static str,
     /// The code instead of it, which asks `crate::seeded` for the fault's name.
     wrong: &'static str,
-    /// The operations in which it shows, as `--only` takes them; none for another part of the fault of that name, where two
-    /// things stand between it and others.
-    shows_in: &'static [&'static str],
 }
 
 /// The switch in the library: the name of one fault in the environment, read before anything else. The instructions that look
@@ -37,10 +41,11 @@ pub(crate) fn seeded(name: &str) -> bool {
 const FAULTS: &[Fault] = &[
     Fault {
         name: "element published before it is written",
-        file: "src/channel/pipe/sender.rs",
-        right: "        unsafe { self.end.slot(self.end.mine.get()).write(value) };
+        places: &[Place {
+            file: "src/channel/pipe/sender.rs",
+            right: "        unsafe { self.end.slot(self.end.mine.get()).write(value) };
         self.commit(1);",
-        wrong: "        let place = self.end.slot(self.end.mine.get());
+            wrong: "        let place = self.end.slot(self.end.mine.get());
         if crate::seeded(\"element published before it is written\") {
             self.commit(1);
             unsafe { place.write_volatile(value) };
@@ -48,45 +53,53 @@ const FAULTS: &[Fault] = &[
         }
         unsafe { place.write(value) };
         self.commit(1);",
+        }],
         shows_in: &["pipe/send"],
     },
     Fault {
         name: "value published before it is copied",
-        file: "src/data/copies.rs",
-        right: "        // SAFETY: as in `read`.
+        places: &[Place {
+            file: "src/data/copies.rs",
+            right: "        // SAFETY: as in `read`.
         unsafe { words::copy_in(self.copy::<T>(sequence.wrapping_add(1)), value) };",
-        wrong: "        if crate::seeded(\"value published before it is copied\") {
+            wrong: "        if crate::seeded(\"value published before it is copied\") {
             self.word.store(marked.wrapping_add(1), Ordering::Release);
         }
         unsafe { words::copy_in(self.copy::<T>(sequence.wrapping_add(1)), value) };",
+        }],
         shows_in: &["value/set"],
     },
     Fault {
         name: "permits of the dead stay theirs",
-        file: "src/sync/permits.rs",
-        right: "    for owner in owners {
+        places: &[Place {
+            file: "src/sync/permits.rs",
+            right: "    for owner in owners {
         let _ = owner.compare_exchange(dead.token().0, 0, Ordering::AcqRel, Ordering::Relaxed);",
-        wrong: "    for owner in owners {
+            wrong: "    for owner in owners {
         if crate::seeded(\"permits of the dead stay theirs\") {
             continue;
         }
         let _ = owner.compare_exchange(dead.token().0, 0, Ordering::AcqRel, Ordering::Relaxed);",
+        }],
         shows_in: &["permits/acquire"],
     },
     Fault {
         name: "recovery takes a living owner's lock",
-        file: "src/sync/mutex.rs",
-        right: "        claim::recover_word(atomic!(lock, word), |owner| owner == dead.token());",
-        wrong: "        let anybody = crate::seeded(\"recovery takes a living owner's lock\");
+        places: &[Place {
+            file: "src/sync/mutex.rs",
+            right: "        claim::recover_word(atomic!(lock, word), |owner| owner == dead.token());",
+            wrong: "        let anybody = crate::seeded(\"recovery takes a living owner's lock\");
         claim::recover_word(atomic!(lock, word), |owner| anybody || owner == dead.token());",
+        }],
         shows_in: &["mutex/lock", "mutex/count", "mutex/unlock", "mutex/try-lock", "lock/count"],
     },
     Fault {
         name: "lock claimed before its owner is named",
-        file: "src/segment/claim.rs",
-        right: "    token != 0 && word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        places: &[Place {
+            file: "src/segment/claim.rs",
+            right: "    token != 0 && word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }",
-        wrong: "    if crate::seeded(\"lock claimed before its owner is named\") {
+            wrong: "    if crate::seeded(\"lock claimed before its owner is named\") {
         // A living participant's token, that of slot 0, stands for \"somebody\".
         let anonymous = Token::new(0, 1).0;
         return token != 0
@@ -95,94 +108,112 @@ const FAULTS: &[Fault] = &[
     }
     token != 0 && word.compare_exchange(0, token, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }",
+        }],
         shows_in: &["mutex/lock", "mutex/try-lock"],
     },
     Fault {
         name: "heap's hint stored before the piece is divided",
-        file: "src/segment/heap.rs",
-        right: "            let mine = Unit { state: UNIT_HELD, owner: slot, len: units, generation: head.generation };
+        places: &[Place {
+            file: "src/segment/heap.rs",
+            right:
+                "            let mine = Unit { state: UNIT_HELD, owner: slot, len: units, generation: head.generation };
             word.store(mine.pack(), Ordering::Release);",
-        wrong: "            let mine = Unit { state: UNIT_HELD, owner: slot, len: units, generation: head.generation };
+            wrong:
+                "            let mine = Unit { state: UNIT_HELD, owner: slot, len: units, generation: head.generation };
             if head.len > units && crate::seeded(\"heap's hint stored before the piece is divided\") {
                 hint.store((at + u64::from(units)) as u32, Ordering::Release);
             }
             word.store(mine.pack(), Ordering::Release);",
+        }],
         shows_in: &["segment/reuse-memory", "segment/create"],
     },
     Fault {
         name: "message of a dead consumer freed",
-        file: "src/channel/recovery.rs",
-        right: "            BLOCK_READ => (is_his && ring.at_most_once, is_his),",
-        wrong: "            BLOCK_READ if crate::seeded(\"message of a dead consumer freed\") => (is_his, false),
+        places: &[Place {
+            file: "src/channel/recovery.rs",
+            right: "            BLOCK_READ => (is_his && ring.at_most_once, is_his),",
+            wrong: "            BLOCK_READ if crate::seeded(\"message of a dead consumer freed\") => (is_his, false),
             BLOCK_READ => (is_his && ring.at_most_once, is_his),",
+        }],
         shows_in: &["pod-queue/receive"],
     },
     Fault {
         name: "slot freed before the block is read",
-        file: "src/channel/ring.rs",
-        right: "                    let outcome = self.read(found.index, me);
+        places: &[Place {
+            file: "src/channel/ring.rs",
+            right: "                    let outcome = self.read(found.index, me);
                     failpoint!(\"queue.read\");",
-        wrong: "                    if crate::seeded(\"slot freed before the block is read\") {
+            wrong: "                    if crate::seeded(\"slot freed before the block is read\") {
                         slot.store(Slot { lap: lap.wrapping_add(1), ..FREE }.pack(), Ordering::Release);
                     }
                     let outcome = self.read(found.index, me);
                     failpoint!(\"queue.read\");",
+        }],
         shows_in: &["pod-queue/receive", "queue/get"],
     },
     Fault {
         name: "dead producer's blocks stay",
-        file: "src/channel/recovery.rs",
-        right: "            BLOCK_WRITE => (is_his && !is_named, false),",
-        wrong: "            BLOCK_WRITE if crate::seeded(\"dead producer's blocks stay\") => (false, false),
+        places: &[Place {
+            file: "src/channel/recovery.rs",
+            right: "            BLOCK_WRITE => (is_his && !is_named, false),",
+            wrong: "            BLOCK_WRITE if crate::seeded(\"dead producer's blocks stay\") => (false, false),
             BLOCK_WRITE => (is_his && !is_named, false),",
+        }],
         shows_in: &["pod-queue/put", "pod-queue/loan"],
     },
     Fault {
         name: "structure changed before its journal",
-        file: "src/data/arena/mod.rs",
-        right: "        // Last: from here on the cell says whether there was a commit.
+        places: &[Place {
+            file: "src/data/arena/mod.rs",
+            right: "        // Last: from here on the cell says whether there was a commit.
         atomic!(body, cell).store(offset, Ordering::Release);",
-        wrong: "        if crate::seeded(\"structure changed before its journal\") {
+            wrong: "        if crate::seeded(\"structure changed before its journal\") {
             cell.store(value, Ordering::Release);
         }
         // Last: from here on the cell says whether there was a commit.
         atomic!(body, cell).store(offset, Ordering::Release);",
+        }],
         shows_in: &["dict/replace", "list/push"],
     },
     Fault {
         name: "references of the dead stay valid",
-        file: "src/segment/recovery.rs",
-        right: "        self.next_generation(slot);
+        places: &[
+            Place {
+                file: "src/segment/recovery.rs",
+                right: "        self.next_generation(slot);
         failpoint!(\"recover.generation\");",
-        wrong: "        if !crate::seeded(\"references of the dead stay valid\") {
+                wrong: "        if !crate::seeded(\"references of the dead stay valid\") {
             self.next_generation(slot);
         }
         failpoint!(\"recover.generation\");",
+            },
+            Place {
+                file: "src/segment/objects.rs",
+                right: "                    atomic!(holder, state).load(Ordering::Acquire) != STATE_FREE",
+                wrong: "                    (crate::seeded(\"references of the dead stay valid\")
+                        || atomic!(holder, state).load(Ordering::Acquire) != STATE_FREE)",
+            },
+        ],
         shows_in: &["kind/make-mutex", "segment/create-and-drop"],
     },
     Fault {
-        name: "references of the dead stay valid",
-        file: "src/segment/objects.rs",
-        right: "                    atomic!(holder, state).load(Ordering::Acquire) != STATE_FREE",
-        wrong: "                    (crate::seeded(\"references of the dead stay valid\")
-                        || atomic!(holder, state).load(Ordering::Acquire) != STATE_FREE)",
-        shows_in: &[],
-    },
-    Fault {
         name: "recovery frees the slot before it repairs",
-        file: "src/segment/recovery.rs",
-        right: "        failpoint!(\"recover.started\");",
-        wrong: "        if crate::seeded(\"recovery frees the slot before it repairs\") {
+        places: &[Place {
+            file: "src/segment/recovery.rs",
+            right: "        failpoint!(\"recover.started\");",
+            wrong: "        if crate::seeded(\"recovery frees the slot before it repairs\") {
             state.store(STATE_FREE, Ordering::Release);
         }
         failpoint!(\"recover.started\");",
+        }],
         shows_in: &["recover/mutex/lock", "recover/permits/acquire"],
     },
     Fault {
         name: "object alive before it is built",
-        file: "src/segment/objects.rs",
-        right: "        let (id, body) = match self.build_object(index, wanted.is_some(), kind, role, len, build) {",
-        wrong: "        let building = if crate::seeded(\"object alive before it is built\") {
+        places: &[Place {
+            file: "src/segment/objects.rs",
+            right: "        let (id, body) = match self.build_object(index, wanted.is_some(), kind, role, len, build) {",
+            wrong: "        let building = if crate::seeded(\"object alive before it is built\") {
             let body = self.allocate(len)?;
             atomic!(self.entry(index), body).store(body.reference.pack(), Ordering::Release);
             let name = Cell { kind: CELL_NAME, role: 0, object: 0, id: 0, generation: 0 };
@@ -197,43 +228,52 @@ const FAULTS: &[Fault] = &[
             building
         };
         let (id, body) = match self.build_object(index, wanted.is_some(), kind, role, len, build) {",
+        }],
         shows_in: &["segment/create", "kind/make-mutex"],
     },
     Fault {
         name: "dead party is waited for",
-        file: "src/sync/parties.rs",
-        right: "            if arrival.token != dead.0 {",
-        wrong: "            if arrival.token != dead.0 || crate::seeded(\"dead party is waited for\") {",
+        places: &[Place {
+            file: "src/sync/parties.rs",
+            right: "            if arrival.token != dead.0 {",
+            wrong: "            if arrival.token != dead.0 || crate::seeded(\"dead party is waited for\") {",
+        }],
         shows_in: &["barrier/pass"],
     },
     Fault {
         name: "dead reader is waited for",
-        file: "src/sync/readers.rs",
-        right: "            let counts = now.count > 0 && token.slot() == slot && !self.attachment().is_recovered(token);",
-        wrong: "            let stays = crate::seeded(\"dead reader is waited for\");
+        places: &[
+            Place {
+                file: "src/sync/readers.rs",
+                right: "            let counts = now.count > 0 && token.slot() == slot && !self.attachment().is_recovered(token);",
+                wrong: "            let stays = crate::seeded(\"dead reader is waited for\");
             let counts =
                 now.count > 0 && token.slot() == slot && (stays || !self.attachment().is_recovered(token));",
+            },
+            Place {
+                file: "src/sync/readers.rs",
+                right: "        if Count::unpack(seen).token == dead.token().0 {",
+                wrong: "        if Count::unpack(seen).token == dead.token().0 && !crate::seeded(\"dead reader is waited for\") {",
+            },
+        ],
         shows_in: &["rwlock/read", "rwlock/unread"],
     },
     Fault {
-        name: "dead reader is waited for",
-        file: "src/sync/readers.rs",
-        right: "        if Count::unpack(seen).token == dead.token().0 {",
-        wrong: "        if Count::unpack(seen).token == dead.token().0 && !crate::seeded(\"dead reader is waited for\") {",
-        shows_in: &[],
-    },
-    Fault {
         name: "dead waiter's notification is lost",
-        file: "src/sync/waiters.rs",
-        right: "            if seen.state == WAITER_NOTIFIED {",
-        wrong: "            if seen.state == WAITER_NOTIFIED && !crate::seeded(\"dead waiter's notification is lost\") {",
+        places: &[Place {
+            file: "src/sync/waiters.rs",
+            right: "            if seen.state == WAITER_NOTIFIED {",
+            wrong: "            if seen.state == WAITER_NOTIFIED && !crate::seeded(\"dead waiter's notification is lost\") {",
+        }],
         shows_in: &["condition/be-notified"],
     },
     Fault {
         name: "dead worker's task stays running",
-        file: "src/pool/table.rs",
-        right: "                if !is_held || task.owner != dead.slot {",
-        wrong: "                if !is_held || task.owner != dead.slot || crate::seeded(\"dead worker's task stays running\") {",
+        places: &[Place {
+            file: "src/pool/table.rs",
+            right: "                if !is_held || task.owner != dead.slot {",
+            wrong: "                if !is_held || task.owner != dead.slot || crate::seeded(\"dead worker's task stays running\") {",
+        }],
         shows_in: &["pool/worker"],
     },
 ];
@@ -263,14 +303,19 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// All places, with the names of their faults.
+fn places() -> impl Iterator<Item = (&'static str, &'static Place)> {
+    FAULTS.iter().flat_map(|fault| fault.places.iter().map(|place| (fault.name, place)))
+}
+
 /// The text of a file with all its faults.
 fn with_faults(file: &str, text: String) -> Result<String> {
     let mut text = text;
-    for fault in FAULTS.iter().filter(|fault| fault.file == file) {
-        if text.matches(fault.right).count() != 1 {
-            return Err(format!("{file} has no single place for {:?}: xtask/src/seeded.rs is out of date", fault.name));
+    for (name, place) in places().filter(|(_, place)| place.file == file) {
+        if text.matches(place.right).count() != 1 {
+            return Err(format!("{file} has no single place for {name:?}: xtask/src/seeded.rs is out of date"));
         }
-        text = text.replace(fault.right, fault.wrong);
+        text = text.replace(place.right, place.wrong);
     }
     Ok(text)
 }
@@ -287,7 +332,7 @@ pub fn run(words: &[&str]) -> Result {
     let source = home.join("source");
     let failed = |error: std::io::Error| format!("{}: {error}", source.display());
     copy(&root(), &source).map_err(failed)?;
-    let mut files: Vec<&str> = FAULTS.iter().map(|fault| fault.file).chain(["src/lib.rs"]).collect();
+    let mut files: Vec<&str> = places().map(|(_, place)| place.file).chain(["src/lib.rs"]).collect();
     files.sort_unstable();
     files.dedup();
     for file in files {
@@ -313,7 +358,7 @@ pub fn run(words: &[&str]) -> Result {
     let torture = home.join("built/release/shmkit-torture");
     let mut missed = Vec::new();
     let is_wanted = |fault: &&Fault| wanted.is_none_or(|part| fault.name.contains(part));
-    let chosen: Vec<&Fault> = FAULTS.iter().filter(|fault| !fault.shows_in.is_empty()).filter(is_wanted).collect();
+    let chosen: Vec<&Fault> = FAULTS.iter().filter(is_wanted).collect();
     for fault in &chosen {
         match caught_by(&torture, fault, seed)? {
             Some(how) => println!("caught  {:50} {how}", fault.name),
