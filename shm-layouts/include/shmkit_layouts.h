@@ -1318,9 +1318,9 @@ typedef struct shmkit_arena_body {
     SHMKIT_ATOMIC(uint64_t) fresh;
     /* 40: Where a free place in the list of extents is looked for. A hint. */
     SHMKIT_ATOMIC(uint32_t) cursor;
-    /* 44: Extents in the list. A hint. */
+    /* 44: Extents in the list. A repair counts them again. */
     SHMKIT_ATOMIC(uint32_t) registered;
-    /* 48: Bytes of the extents in the list. A hint. */
+    /* 48: Bytes of the extents in the list and of the list itself. A repair adds them up again. */
     SHMKIT_ATOMIC(uint64_t) bytes;
     /* 56: The most bytes there may be; 0 for no limit. */
     SHMKIT_ATOMIC(uint64_t) quota;

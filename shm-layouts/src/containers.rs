@@ -47,9 +47,9 @@ layout! {
         32 => fresh: AtomicU64,
         /// Where a free place in the list of extents is looked for. A hint.
         40 => cursor: AtomicU32,
-        /// Extents in the list. A hint.
+        /// Extents in the list. A repair counts them again.
         44 => registered: AtomicU32,
-        /// Bytes of the extents in the list. A hint.
+        /// Bytes of the extents in the list and of the list itself. A repair adds them up again.
         48 => bytes: AtomicU64,
         /// The most bytes there may be; 0 for no limit.
         56 => quota: AtomicU64,

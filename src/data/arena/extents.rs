@@ -114,7 +114,7 @@ impl<'a> Writing<'a> {
         let attachment = self.arena.attachment;
         let table = atomic!(self.body(), table);
         let len = old.map_or(UNIT_SIZE, |old| old.len() * 8 * 4);
-        let extent = attachment.allocate(len)?;
+        let extent = self.extent(len)?;
         let new = reference(&extent);
         let Some(words) = list(attachment, new, self.arena.what)? else { return Err(self.corrupt(new)) };
         let mut registered = 0;
@@ -124,6 +124,7 @@ impl<'a> Writing<'a> {
             word.store(value, Ordering::Relaxed);
         }
         let old = table.load(Ordering::Relaxed);
+        let old_len = self.len_of(old);
         attachment.hold_extent(old, self.slot());
         failpoint!("arena.list_held");
         // Release: who finds the list finds it filled.
@@ -133,6 +134,9 @@ impl<'a> Writing<'a> {
         failpoint!("arena.list_committed");
         attachment.free_extent(old);
         atomic!(self.body(), registered).store(registered, Ordering::Relaxed);
+        let bytes = atomic!(self.body(), bytes);
+        let more = extent.len.saturating_sub(old_len);
+        bytes.store(bytes.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
         Ok(words)
     }
 
@@ -328,11 +332,35 @@ impl<'a> Writing<'a> {
                 attachment.free_extent(extent);
             }
         }
-        for hint in [atomic!(body, cursor), atomic!(body, registered)] {
-            hint.store(0, Ordering::Relaxed);
-        }
-        atomic!(body, bytes).store(0, Ordering::Relaxed);
+        atomic!(body, cursor).store(0, Ordering::Relaxed);
+        self.recount()
+    }
+
+    /// Counts the extents again: who died between naming one and counting it has left the sums wrong.
+    #[cold]
+    pub(super) fn recount(&self) -> Result<()> {
+        let (registered, bytes) = self.sums()?;
+        atomic!(self.body(), registered).store(registered, Ordering::Relaxed);
+        atomic!(self.body(), bytes).store(bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Extents in the list, and the bytes of these and of the list.
+    pub(super) fn sums(&self) -> Result<(u32, u64)> {
+        let (mut registered, mut bytes) = (0, self.len_of(atomic!(self.body(), table).load(Ordering::Relaxed)));
+        for word in self.list()?.into_iter().flat_map(Words::iter) {
+            let extent = word.load(Ordering::Relaxed);
+            if extent != 0 {
+                registered += 1;
+                bytes = bytes.saturating_add(self.len_of(extent));
+            }
+        }
+        Ok((registered, bytes))
+    }
+
+    /// Bytes of an extent; 0 if there is none.
+    fn len_of(&self, extent: u64) -> u64 {
+        self.arena.attachment.find_extent(extent, self.arena.what).map_or(0, |extent| extent.len)
     }
 }
 

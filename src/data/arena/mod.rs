@@ -32,7 +32,7 @@
 //! | before the swing: allocating, filling, writing the journal | the container as it was | the next writer, or recovery: new blocks are freed | its change |
 //! | after the swing, before the unlock | the change | likewise: old blocks are freed | nothing |
 //! | adding a slab or a large block, before the list of extents names it | an extent HELD by it | recovery's sweep of the heap | nothing |
-//! | after the list names it | the extent HELD or COMMITTED | recovery commits it; the repair makes the slab usable, frees the block | nothing |
+//! | after the list names it | the extent HELD or COMMITTED, not in the sum of bytes | recovery commits it; the repair makes the slab usable, frees the block, sums up again | nothing |
 //! | moving the list of extents | either list; the other one HELD | recovery commits the named one and sweeps the other | nothing |
 //! | freeing a large block | its extent HELD, named or not | the repair goes on; recovery sweeps it | nothing |
 //! | in the repair | as before the repair | the next one starts again | nothing |
@@ -213,6 +213,7 @@ impl<'a> Writing<'a> {
         self.keep_extents();
         self.finish_slab()?;
         self.settle()?;
+        self.recount()?;
         failpoint!("arena.settled");
         repair(self)?;
         failpoint!("arena.repaired");

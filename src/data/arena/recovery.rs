@@ -137,6 +137,10 @@ impl<'a> Writing<'a> {
         if let Some(&place) = free.first() {
             return Err(self.corrupt(place));
         }
+        let (_, bytes) = self.sums()?;
+        if bytes != self.arena.bytes() {
+            return Err(self.corrupt(self.arena.bytes()));
+        }
         for (page, word) in atomic!(body, anchors).iter().enumerate() {
             let link = word.load(Ordering::Relaxed);
             if link != 0 {

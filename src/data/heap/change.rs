@@ -77,16 +77,17 @@ impl<'w, 'h> Change<'w, 'h> {
         let links = links.iter().map(|ptr| ptr.link);
         let link = match &mut self.reserved {
             Some((notes, used)) if *used < notes.len() => {
-                let note = notes.get(*used);
+                let link = build(self.writing, value, links, notes.get(*used))?;
                 *used += 1;
-                build(self.writing, value, links, note)?
+                link
             }
             _ if self.noted == UNRESERVED => {
                 return Err(too_many(self.made as usize + 1, "reserve room for more first"));
             }
             _ => {
+                let link = build(self.writing, value, links, None)?;
                 self.noted += 1;
-                build(self.writing, value, links, None)?
+                link
             }
         };
         self.made += 1;

@@ -74,8 +74,10 @@ impl<'a> Core<'a> {
             let seen = read_root(&view, self.root(), |block| {
                 let directory = Directory::at(&block)?;
                 let Some(chunk) = directory.find(index) else { return Some(Found::Nothing) };
-                let (link, first) = (directory.link(chunk)?, directory.first(chunk)?.load(Ordering::Relaxed));
-                let seen = read_link(&view, link, |block| {
+                let seen = read_link(&view, directory.link(chunk)?, |block| {
+                    // Behind the link: another chunk may be put here, which starts elsewhere. Whoever reads its start with the old
+                    // chunk finds that one freed.
+                    let first = directory.first(chunk)?.load(Ordering::Relaxed);
                     let Some(cell) = slots(&block)?.get(index.checked_sub(first)?) else {
                         return Some(Found::Nothing);
                     };

@@ -525,7 +525,8 @@ impl<T: DeserializeOwned> List<T> {
         let mut writing = core.lock()?;
         let mut all = Vec::new();
         let links = core.all(&writing)?;
-        let length = writing.length();
+        // Not the list's word for it: a peer may have written another one since.
+        let length = links.len() as u64;
         let mut value = Copied::none();
         writing.call(|writing| {
             core.for_each(writing, 0..length, |index, element| {
@@ -559,7 +560,7 @@ impl<T: DeserializeOwned> List<T> {
         let core = self.core();
         let mut writing = core.lock()?;
         let links = core.all(&writing)?;
-        let length = writing.length();
+        let length = links.len() as u64; // as above
         let (mut kept, mut garbage, mut value) = (Vec::new(), Vec::new(), Copied::none());
         writing.call(|writing| {
             core.for_each(writing, 0..length, |index, element| {
