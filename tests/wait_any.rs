@@ -2,10 +2,11 @@
 
 mod common;
 
-use shmkit::channel::pipe;
+use shmkit::channel::{Client, Listener, pipe};
 use shmkit::sync::{Readiness, Waitable, wait_any};
 use shmkit::{
-    BoundedSemaphore, Error, Event, Lock, Once, PermitSemaphore, PodQueue, Process, Queue, RLock, Segment, Semaphore,
+    BoundedSemaphore, Error, Event, Lock, Mutex, Once, PermitSemaphore, PodQueue, Process, Queue, RLock, Segment,
+    Semaphore,
 };
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -21,7 +22,7 @@ fn is_ready(object: &dyn Waitable) -> bool {
 }
 
 /// Runs `change` while somebody waits for `object`, alone and with others.
-fn wakes(object: &(dyn Waitable + Sync), change: impl FnOnce() + Send) {
+fn wakes(object: &(dyn Waitable + Sync), change: impl FnOnce()) {
     assert!(!is_ready(object));
     let never = Event::new().unwrap();
     let (silent, _writer) = std::io::pipe().unwrap();
@@ -64,6 +65,11 @@ fn every_object_ends_a_wait_when_it_is_ready() {
     wakes(&lock, || lock.release().unwrap());
     assert!(!lock.is_locked(), "nothing was taken");
 
+    let mutex = Mutex::new(7u64).unwrap();
+    let guard = mutex.lock().unwrap();
+    wakes(&mutex, || drop(guard));
+    assert_eq!(*mutex.try_lock().expect("nothing was taken"), 7);
+
     let queue = Queue::<String>::bounded(2).unwrap();
     wakes(&queue, || queue.put("hello".to_owned()).unwrap());
     queue.get().unwrap();
@@ -88,6 +94,20 @@ fn every_object_ends_a_wait_when_it_is_ready() {
     assert!(!is_ready(&receiver));
     drop(sender);
     assert!(is_ready(&receiver));
+}
+
+#[test]
+fn a_listener_is_ready_when_a_client_waits_and_when_it_is_closed() {
+    let segment = common::named("wait-listener");
+    let listener = Listener::builder("listener").segment(&segment).bind().unwrap();
+    std::thread::scope(|scope| {
+        wakes(&listener, || {
+            scope.spawn(|| Client::builder("listener").segment(&segment).connect().unwrap());
+        });
+        let _connection = listener.accept().unwrap();
+        assert!(!is_ready(&listener));
+    });
+    wakes(&listener, || listener.close());
 }
 
 #[test]

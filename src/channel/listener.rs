@@ -37,7 +37,9 @@ use crate::error::{ChannelError, Error, Result, SegmentError, SyncError, corrupt
 use crate::kinds::Kind;
 use crate::segment::object::{BodyId, HEADER, Object, Shared, create, open};
 use crate::segment::wait::Deadline;
+use crate::segment::wait_many::Wakeable;
 use crate::segment::{Attachment, Extent, LifePolicy, Peer, Segment, atomic, fetch, locked};
+use crate::sync::wait_any::{Source, Waits};
 use shmkit_layouts::kinds::KIND_LISTENER;
 use shmkit_layouts::objects::ListenerBody;
 use shmkit_layouts::words::Token;
@@ -83,6 +85,7 @@ impl Rings for Requests {
 }
 
 /// The object in which listener and clients meet.
+#[derive(Clone)]
 struct Meeting {
     port: Port,
     body: *const ListenerBody,
@@ -357,6 +360,31 @@ impl Listener {
         }
         // Who waits in `accept`.
         crate::segment::wait::publish_all(port.ring.not_empty());
+    }
+}
+
+/// A listener as [`crate::sync::wait_any`] sees it.
+struct Awaited {
+    meeting: Meeting,
+    token: Token,
+}
+
+impl Wakeable for Awaited {
+    fn attachment(&self) -> &Attachment {
+        self.meeting.port.attachment()
+    }
+    fn word(&self) -> &AtomicU32 {
+        self.meeting.port.ring.not_empty()
+    }
+    fn is_ready(&self) -> Result<bool> {
+        // Acquire pairs with the release in `close`, which wakes afterwards.
+        Ok(self.meeting.port.is_readable() || self.meeting.owner().load(Ordering::Acquire) != self.token.0)
+    }
+}
+
+impl Waits for Listener {
+    fn source(&self) -> Result<Source<'_>> {
+        Ok(Source::word(Awaited { meeting: self.meeting.clone(), token: self.token }))
     }
 }
 

@@ -328,6 +328,10 @@ impl<T: Element> Mutex<T> {
         create(segment, None, &MutexOptions { initial }, false)
     }
 
+    pub(super) fn lock_word(&self) -> &AtomicU32 {
+        self.word()
+    }
+
     #[inline]
     fn word(&self) -> &AtomicU32 {
         atomic!(self.body, word)

@@ -20,12 +20,16 @@ use std::time::Duration;
 /// |---|---|
 /// | [`Event`](crate::Event), [`Once`](crate::Once) | it is set; it is done |
 /// | [`Semaphore`](crate::Semaphore), [`PermitSemaphore`](crate::PermitSemaphore) | there is a permit |
-/// | [`Lock`](crate::Lock), [`RLock`](crate::RLock) | it can be taken, be it from a dead owner |
+/// | [`Lock`](crate::Lock), [`RLock`](crate::RLock), [`Mutex`](crate::Mutex) | it can be taken, be it from a dead owner |
 /// | queues, and what receives: [`Queue`](crate::Queue), [`JoinableQueue`](crate::JoinableQueue), [`Consumer`](crate::channel::Consumer), [`PodQueue`](crate::PodQueue), [`Receiver`](crate::channel::Receiver), [`Connection`](crate::channel::Connection) | there is a message, or the end of the file |
+/// | [`Listener`](crate::channel::Listener) | a client waits to be accepted, or it is closed |
 /// | [`Process`](crate::Process) | it has ended |
 /// | descriptors | they can be read without waiting |
 ///
 /// Others may take it first: what is ready now need not be so when one uses it.
+///
+/// Not among them are the sending sides of channels, and what a thread waits *in*: a [`RwLock`](crate::RwLock), which is free
+/// for some and not for others, a [`Condition`](crate::Condition), a [`Barrier`](crate::Barrier).
 pub trait Waitable: sealed::Waits {}
 
 impl<W: sealed::Waits + ?Sized> Waitable for W {}

@@ -1,7 +1,8 @@
 //! When the objects of `sync` are ready, and on which word one waits for that.
 
 use super::wait_any::{Source, Waits};
-use super::{BoundedSemaphore, Event, Lock, Once, PermitSemaphore, RLock, Semaphore};
+use super::{BoundedSemaphore, Event, Lock, Mutex, Once, PermitSemaphore, RLock, Semaphore};
+use crate::element::Element;
 use crate::error::Result;
 use crate::segment::object::Shared;
 use crate::segment::wait_many::Wakeable;
@@ -18,6 +19,12 @@ macro_rules! waits {
     };
 }
 waits!(Event, Lock, Once, PermitSemaphore, RLock, Semaphore);
+
+impl<T: Element + Send + 'static> Waits for Mutex<T> {
+    fn source(&self) -> Result<Source<'_>> {
+        Ok(Source::word(self.clone()))
+    }
+}
 
 impl Waits for BoundedSemaphore {
     fn source(&self) -> Result<Source<'_>> {
@@ -50,8 +57,8 @@ wakeable! {
 
 /// A lock's word is both its state and what one sleeps on.
 macro_rules! lock {
-    ($($kind:ty: |$lock:ident| $mine:expr;)*) => {
-        $(impl Wakeable for $kind {
+    ($($kind:ty $([$($generics:tt)*])?: |$lock:ident| $mine:expr;)*) => {
+        $(impl $(<$($generics)*>)? Wakeable for $kind {
             fn attachment(&self) -> &Attachment {
                 self.object().attachment()
             }
@@ -71,5 +78,6 @@ macro_rules! lock {
 }
 lock! {
     Lock: |_lock| false;
+    Mutex<T> [T: Element + Send + 'static]: |_lock| false;
     RLock: |lock| lock.is_mine()?;
 }

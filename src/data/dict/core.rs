@@ -506,7 +506,13 @@ impl<'a> Core<'a> {
 
     #[cold]
     fn go_on_building(&self, writing: &mut Writing<'a>) -> Result<()> {
-        match self.build_next(writing, AT_ONCE) {
+        let table = self.table(writing, self.root().load(Ordering::Relaxed))?;
+        let used = atomic!(self.body, used).load(Ordering::Relaxed);
+        let to_copy = used.saturating_sub(atomic!(self.body, copied).load(Ordering::Relaxed));
+        // In time it is done long before the table is full. Begun late, behind a death or for want of memory, it goes faster, so
+        // that no change has to do all of it.
+        let most = AT_ONCE.max(to_copy / (table.capacity.saturating_sub(used) / 2 + 1));
+        match self.build_next(writing, most) {
             Err(crate::Error::Segment(SegmentError::OutOfMemory { .. })) => Ok(()),
             built => built,
         }

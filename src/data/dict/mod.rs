@@ -11,7 +11,7 @@
 //! | with the lock, before the entry is stored | the dict as it was; perhaps an index slot with an empty entry | the next writer, or recovery: the slot is cleared, the new node freed | its change |
 //! | after the entry was stored | the change | likewise: the old node is freed | nothing |
 //! | in a closure of the user's, in `update` and the like | the dict as it was | nobody needs to; the lock passes on | its change |
-//! | while a larger table is built, or between two parts of that | the dict as it is | likewise: that table is freed and begun again | nothing |
+//! | while a larger table is built, or between two parts of that | the dict as it is | likewise: that table is freed and begun again, and built faster the fuller the dict is; a writer that finds the dict full builds the rest at once | nothing |
 //! | after the root was stored | the same dict in its new table | likewise: the old table is freed | nothing |
 //! | in `clear`, after the root was stored | an empty dict | likewise: its memory is freed | nothing |
 //! | in `merge` | the elements merged so far | as above | the rest |
