@@ -4,7 +4,7 @@ mod common;
 
 use proptest::prelude::*;
 use shmkit::{DataError, Error, List, Segment, SegmentError, SyncError};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 roles!(appends, changes_until_told, reads);
 
@@ -321,8 +321,27 @@ fn what_several_processes_append_is_all_there_and_in_order() {
     segment.verify().unwrap();
 }
 
-/// The first 600 elements are always there: they are replaced, and shifted by an insertion and a removal before them. Each is a
-/// number several times.
+/// Elements that are always there, and the most there are.
+const LEAST: usize = 600;
+const MOST: usize = 1400;
+
+/// An element that tells its index, and that it is whole.
+fn telling(index: usize, n: u64) -> Vec<u64> {
+    let mut value = vec![n; 2 + (n % 25) as usize];
+    value[0] = index as u64;
+    value
+}
+
+/// Whether it is whole, and has been at that index: those behind an insertion are one further until the removal after it.
+fn assert_told(value: &[u64], index: usize) {
+    let n = value[1];
+    assert!(value.len() as u64 == 2 + n % 25 && value[1..].iter().all(|&word| word == n), "torn: {value:?}");
+    let told = value[0] as usize;
+    assert!(told == index || told + 1 == index, "the element of index {told} at index {index}");
+}
+
+/// Replaces elements, shifts them by an insertion and a removal, which split chunks, takes elements away and appends others, so
+/// that chunks go and come in the same place, and has all of it laid out anew at times. Element i tells that it is i.
 fn changes_until_told(arguments: &[String]) {
     let list = Segment::open(&arguments[0]).unwrap().list::<Vec<u64>>("list").open().unwrap();
     common::say("ready");
@@ -332,18 +351,32 @@ fn changes_until_told(arguments: &[String]) {
             common::listen();
             stop.store(true, Ordering::Relaxed);
         });
-        let mut n = 0u64;
+        let mut n = 0;
         while !stop.load(Ordering::Relaxed) {
-            n += 1;
-            let value = vec![n; 1 + (n % 25) as usize];
-            list.set((n % 600) as usize, &value).unwrap();
-            list.insert((n * 7 % 600) as usize, &value).unwrap();
-            list.push(&value).unwrap();
-            list.remove((n * 13 % 600) as usize).unwrap();
-            if n.is_multiple_of(600) {
-                list.remove_range(601..).unwrap();
-                list.reverse().unwrap();
+            let round = n as usize;
+            let mut next = |index| {
+                n += 1;
+                telling(index, n)
+            };
+            while list.len() < MOST {
+                list.push(&next(list.len())).unwrap();
             }
+            for place in [0, round * 7 % LEAST, round * 13 % MOST, round * 17 % MOST] {
+                list.set(place, &next(place)).unwrap();
+                list.insert(place, &next(place)).unwrap();
+                list.remove(place + 1).unwrap();
+            }
+            if round.is_multiple_of(5) {
+                list.sort_by(|a, b| a[0].cmp(&b[0])).unwrap();
+            }
+            if round.is_multiple_of(3) {
+                list.remove_range(LEAST + round % 300..).unwrap();
+            }
+            while list.len() > LEAST + round * 11 % 300 {
+                list.pop().unwrap();
+            }
+            list.insert(0, &next(0)).unwrap();
+            list.remove(1).unwrap();
         }
     });
 }
@@ -351,25 +384,44 @@ fn changes_until_told(arguments: &[String]) {
 fn reads(arguments: &[String]) {
     let list = Segment::open(&arguments[0]).unwrap().list::<Vec<u64>>("list").open().unwrap();
     for n in 0..arguments[1].parse::<usize>().unwrap() {
-        let value = list.get(n * 31 % 600).unwrap().expect("there are always 600");
-        assert!(value.len() as u64 == 1 + value[0] % 25 && value.iter().all(|&n| n == value[0]), "torn: {value:?}");
+        let index = n * 31 % MOST;
+        match list.get(index).unwrap() {
+            Some(value) => assert_told(&value, index),
+            None => assert!(index >= LEAST, "the first {LEAST} are always there: {index}"),
+        }
     }
 }
 
-/// Two processes read so many elements each, while another one writes, and is stopped at times.
+/// Two processes read so many elements each, while another one writes, and is stopped again and again.
 fn torn_reads(reads: u64) {
     let segment = common::named("list-torn");
     let list = segment.list::<Vec<u64>>("list").create().unwrap();
-    list.extend((0..602u64).map(|n| vec![n; 1 + (n % 25) as usize])).unwrap();
+    list.extend((0..LEAST).map(|n| telling(n, 0))).unwrap();
     let mut writer = common::start("changes_until_told", &[&segment.name]);
     writer.expect("ready");
     let mut readers: Vec<_> = (0..2).map(|_| common::start("reads", &[&segment.name, &reads.to_string()])).collect();
-    readers.iter_mut().for_each(common::Child::succeeded);
-    for _ in 0..50 {
-        writer.signal(libc::SIGSTOP);
-        (0..600).step_by(7).for_each(|index| assert!(list.get(index).unwrap().is_some()));
-        writer.signal(libc::SIGCONT);
-    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            readers.iter_mut().for_each(common::Child::succeeded);
+            done.store(true, Ordering::Relaxed);
+        });
+        let first = || list.get(0).unwrap().expect("it is always there")[1];
+        let mut stops = 0;
+        while stops < 50 || !done.load(Ordering::Relaxed) {
+            writer.signal(libc::SIGSTOP);
+            for index in (0..LEAST).step_by(7) {
+                assert_told(&list.get(index).unwrap().expect("it is always there"), index);
+            }
+            let before = first();
+            writer.signal(libc::SIGCONT);
+            // It gets somewhere until it is stopped again.
+            while first() == before {
+                std::thread::yield_now();
+            }
+            stops += 1;
+        }
+    });
     writer.tell("stop");
     writer.succeeded();
     segment.verify().unwrap();
@@ -384,6 +436,73 @@ fn readers_of_a_busy_list_see_whole_elements_and_never_miss_one() {
 #[ignore = "minutes, with --release"]
 fn a_hundred_million_reads_of_a_busy_list_find_none_torn() {
     torn_reads(50_000_000);
+}
+
+/// Rounds of which the reader has been told to stand still, and those whose changes are made.
+static STANDING: AtomicU64 = AtomicU64::new(0);
+static CHANGED: AtomicU64 = AtomicU64::new(0);
+
+/// A handler: stands still until the changes of this round are made.
+extern "C" fn stand_still(_: libc::c_int) {
+    let round = STANDING.fetch_add(1, Ordering::SeqCst);
+    while CHANGED.load(Ordering::SeqCst) <= round {
+        // SAFETY: no preconditions; it may be called in a handler.
+        unsafe { libc::sched_yield() };
+    }
+}
+
+/// Once a round the reader is stopped wherever it is. Meanwhile the second of two chunks is popped empty and unlinked, the first one
+/// filled, and another chunk linked in the place of the second, which starts elsewhere: the directory stays the same.
+#[test]
+fn a_reader_that_stands_still_anywhere_finds_the_element_of_its_index() {
+    let list = list::<u64>();
+    let push_to = |len: usize| (list.len()..len).for_each(|n| list.push(&(n as u64)).unwrap());
+    let handler = stand_still as extern "C" fn(libc::c_int);
+    // SAFETY: the handler stores to atomics and yields, nothing else.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    push_to(520);
+    let (tell, told) = std::sync::mpsc::channel();
+    let done = AtomicBool::new(false);
+    let wrong = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            // SAFETY: no preconditions.
+            tell.send(unsafe { libc::pthread_self() }).unwrap();
+            let mut wrong = None;
+            for index in (255..263).cycle() {
+                let found = list.get(index).unwrap();
+                // Those behind an insertion are one further until the removal after it.
+                let is_wrong = |&told: &u64| told != index as u64 && told + 1 != index as u64;
+                wrong = wrong.or(found.filter(is_wrong).map(|told| (index, told)));
+                if done.load(Ordering::SeqCst) {
+                    return wrong;
+                }
+            }
+            unreachable!("a cycle has no end");
+        });
+        let thread = told.recv().unwrap();
+        for round in 1..=1000 {
+            // The full chunk is split: the reader's elements are in the second half.
+            list.insert(0, &0).unwrap();
+            list.remove(1).unwrap();
+            while list.len() > 270 {
+                list.pop().unwrap();
+            }
+            // SAFETY: the thread runs until it is told that all is done.
+            unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+            common::until(|| STANDING.load(Ordering::SeqCst) == round);
+            while list.len() > 250 {
+                list.pop().unwrap();
+            }
+            list.remove(1).unwrap();
+            list.insert(1, &1).unwrap();
+            push_to(520);
+            CHANGED.store(round, Ordering::SeqCst);
+        }
+        done.store(true, Ordering::SeqCst);
+        reader.join().unwrap()
+    });
+    assert_eq!(wrong, None, "index and element");
+    list.segment().verify().unwrap();
 }
 
 #[test]

@@ -47,6 +47,18 @@
 //! Two writers, one reader that looks one key up, one more process that only repairs; two keys, four nodes, three
 //! tables of two entries and three index slots. At first the table is full: one key and one deleted entry. 470 017 states
 //! with one change each and one kill.
+//!
+//! # Where the seeded bugs come from
+//!
+//! The bugs of the C++ model that this was ported from, and what they are here:
+//!
+//! ```text
+//! 1 MissNotChecked        2 MismatchBelieved      3 RootNotChecked      4 EntryNotChecked       5 EntryBeforeIndex
+//! 6 OldNotNoted           7 TableFreedFirst       8 JournalClearedFirst 9 ReplacedInTwo         10 RepairRollsForward
+//! 11 FreeKeepsGeneration  12 RepairForgetsNew     13 TableNotChecked
+//! ```
+//!
+//! RepairForgetsUndo, RepairKeepsNext and NotFollowed are of this model only.
 
 mod steps;
 
@@ -72,6 +84,8 @@ pub enum Bug {
     MissNotChecked,
     /// Another key is believed without a second look at the node.
     MismatchBelieved,
+    /// The entry is not looked at again after the node's generation.
+    EntryNotChecked,
     /// The root is not looked at again at the end.
     RootNotChecked,
     /// Neither root nor table is looked at again.
@@ -417,6 +431,11 @@ mod tests {
     #[test]
     fn a_mismatch_that_is_believed_is_caught() {
         catches_in_two(Bug::MismatchBelieved, "a lookup misses a key that was there all the time");
+    }
+
+    #[test]
+    fn an_entry_that_is_not_checked_is_caught() {
+        catches_in_two(Bug::EntryNotChecked, "a lookup gives a torn value");
     }
 
     #[test]

@@ -563,7 +563,7 @@ impl Dict {
             }
             ReaderAt::LoadNode => {
                 me.node_generation = node(me).generation;
-                me.at = ReaderAt::CheckEntry;
+                me.at = if self.has(Bug::EntryNotChecked) { ReaderAt::CopyFirst } else { ReaderAt::CheckEntry };
             }
             ReaderAt::CheckEntry if page(me).entries[me.entry as usize - 1] != me.node => me.at = ReaderAt::LoadEntry,
             ReaderAt::CheckEntry => me.at = ReaderAt::CopyFirst,

@@ -9,6 +9,9 @@
 //!
 //! The journal also names the cell; the model has one.
 //!
+//! This is the design that [`crate::arena`] comes from. The library's containers, its heap among them, run on the
+//! arena's: there a block belongs to its container and no process holds one.
+//!
 //! # Steps
 //!
 //! ```text

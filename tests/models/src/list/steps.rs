@@ -102,9 +102,11 @@ enum ReaderAt {
     LoadRoot,
     LoadGeneration,
     CheckRoot,
+    Find,
     LoadLink,
     LoadChunk,
     CheckLink,
+    LoadFirst,
     LoadSlot,
     LoadNode,
     CheckSlot,
@@ -189,7 +191,9 @@ impl List {
                 me.at = At::Find;
             }
             At::Lock if state.processes[state.lock as usize - 1].dead != 0 => {
-                state.lock = id;
+                if !self.has(Bug::RepairedWithoutLock) || who < WRITERS {
+                    state.lock = id;
+                }
                 me.at = if self.has(Bug::TakerDoesNotRepair) { At::Find } else { At::Repair };
             }
             At::Lock => return Ok(false),
@@ -272,6 +276,7 @@ impl List {
             }
             At::Journal => {
                 let value = match me.cell {
+                    Cell::Link if me.change == Change::Tidy => 0,
                     Cell::Root => me.directory,
                     Cell::Link => me.chunks[0],
                     _ => me.node,
@@ -400,6 +405,16 @@ impl List {
                     me.at = At::Unlock;
                 }
             }
+            Change::Tidy => {
+                let last = directory.chunks.iter().rposition(|&chunk| chunk != 0);
+                let Some(place) = last.filter(|&place| place > 0 && directory.firsts[place] >= length) else {
+                    me.at = At::Unlock;
+                    return;
+                };
+                (me.cell, me.place) = (Cell::Link, place as u8);
+                me.forget(Named { kind: Kind::Chunk, number: directory.chunks[place] });
+                me.at = At::NoteOld;
+            }
             Change::Set | Change::Pop if length == 0 => me.at = At::Unlock,
             Change::Set | Change::Pop => {
                 let index = if me.change == Change::Set { 0 } else { length - 1 };
@@ -500,7 +515,7 @@ impl List {
         let node = |me: &Reader| state.nodes[me.node as usize - 1];
         let slot = |me: &Reader| {
             let slots = chunk(me).slots;
-            slots.get(INDEX.wrapping_sub(me.first) as usize).copied().unwrap_or(0)
+            slots.get((INDEX - me.first) as usize).copied().unwrap_or(0)
         };
         match me.at {
             ReaderAt::LoadRoot if me.done != 0 => return Ok(false),
@@ -514,24 +529,36 @@ impl List {
                 me.at = ReaderAt::CheckRoot;
             }
             ReaderAt::CheckRoot if state.root != me.root => *me = READER,
-            ReaderAt::CheckRoot => me.at = ReaderAt::LoadLink,
-            ReaderAt::LoadLink => {
+            ReaderAt::CheckRoot => me.at = ReaderAt::Find,
+            ReaderAt::Find => {
                 let Directory { chunks, firsts, .. } = directory(me);
                 let places = (0..LINKS).take_while(|&place| chunks[place] != 0);
                 match places.filter(|&place| firsts[place] <= INDEX).last() {
                     Some(place) => {
-                        (me.place, me.chunk, me.first) = (place as u8, chunks[place], firsts[place]);
-                        me.at = ReaderAt::LoadChunk;
+                        me.place = place as u8;
+                        me.at = if self.has(Bug::FirstBeforeLink) { ReaderAt::LoadFirst } else { ReaderAt::LoadLink };
                     }
                     None => me.at = ReaderAt::CheckRootAgain,
                 }
+            }
+            ReaderAt::LoadLink => {
+                me.chunk = directory(me).chunks[me.place as usize];
+                me.at = if me.chunk == 0 { ReaderAt::CheckRootAgain } else { ReaderAt::LoadChunk };
             }
             ReaderAt::LoadChunk => {
                 me.chunk_generation = chunk(me).generation;
                 me.at = ReaderAt::CheckLink;
             }
             ReaderAt::CheckLink if directory(me).chunks[me.place as usize] != me.chunk => *me = READER,
-            ReaderAt::CheckLink => me.at = ReaderAt::LoadSlot,
+            ReaderAt::CheckLink if self.has(Bug::FirstBeforeLink) => me.at = ReaderAt::LoadSlot,
+            ReaderAt::CheckLink => me.at = ReaderAt::LoadFirst,
+            ReaderAt::LoadFirst => {
+                me.first = directory(me).firsts[me.place as usize];
+                me.at = if self.has(Bug::FirstBeforeLink) { ReaderAt::LoadLink } else { ReaderAt::LoadSlot };
+                if me.first > INDEX {
+                    *me = READER;
+                }
+            }
             ReaderAt::LoadSlot => {
                 me.node = slot(me);
                 me.at = if me.node == 0 { ReaderAt::CheckChunk } else { ReaderAt::LoadNode };
@@ -568,7 +595,8 @@ impl List {
             }
             // After the root: a root that went and came back is another directory by now.
             ReaderAt::CheckDirectory => {
-                let skips = self.has(Bug::RootNotChecked) || self.has(Bug::ChunkNotChecked);
+                let skips = [Bug::RootNotChecked, Bug::ChunkNotChecked, Bug::DirectoryNotChecked];
+                let skips = skips.into_iter().any(|bug| self.has(bug));
                 if directory(me).generation != me.generation && !skips {
                     *me = READER;
                 } else {
