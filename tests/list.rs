@@ -206,6 +206,10 @@ enum Operation {
     Reverse,
     Retain(i64),
     Clear,
+    Slice(prop::sample::Index, prop::sample::Index),
+    RemoveRange(prop::sample::Index, prop::sample::Index),
+    Update(prop::sample::Index, i64),
+    Look(i64),
 }
 
 /// Some lie in their slot, others have a node.
@@ -228,6 +232,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Reverse),
         1 => (2..100i64).prop_map(Operation::Retain),
         1 => Just(Operation::Clear),
+        2 => (index(), index()).prop_map(|(a, b)| Operation::Slice(a, b)),
+        2 => (index(), index()).prop_map(|(a, b)| Operation::RemoveRange(a, b)),
+        3 => (index(), element()).prop_map(|(index, more)| Operation::Update(index, more)),
+        3 => element().prop_map(Operation::Look),
     ]
 }
 
@@ -264,7 +272,33 @@ proptest! {
                     list.set(index, &value).unwrap();
                     model[index] = value;
                 }
-                Operation::Remove(_) | Operation::Set(..) => {}
+                Operation::Update(index, more) if len > 0 => {
+                    let index = index.index(len);
+                    let new = list.update(index, |value| {
+                        *value = value.wrapping_add(more);
+                        *value
+                    });
+                    model[index] = model[index].wrapping_add(more);
+                    prop_assert_eq!(new.unwrap(), model[index]);
+                }
+                Operation::Remove(_) | Operation::Set(..) | Operation::Update(..) => {}
+                Operation::Slice(a, b) => {
+                    let (a, b) = (a.index(len + 1), b.index(len + 1));
+                    prop_assert_eq!(list.slice(a.min(b)..a.max(b)).unwrap(), &model[a.min(b)..a.max(b)]);
+                }
+                Operation::RemoveRange(a, b) => {
+                    let (a, b) = (a.index(len + 1), b.index(len + 1));
+                    list.remove_range(a.min(b)..a.max(b)).unwrap();
+                    model.drain(a.min(b)..a.max(b));
+                }
+                Operation::Look(value) => {
+                    // One that is there, or hardly ever is.
+                    for value in [value, model.last().copied().unwrap_or(0)] {
+                        prop_assert_eq!(list.position(&value).unwrap(), model.iter().position(|other| *other == value));
+                        prop_assert_eq!(list.count(&value).unwrap(), model.iter().filter(|other| **other == value).count());
+                        prop_assert_eq!(list.contains(&value).unwrap(), model.contains(&value));
+                    }
+                }
                 Operation::Splice(a, b, values) => {
                     let (a, b) = (a.index(len + 1), b.index(len + 1));
                     let range = a.min(b)..a.max(b);
