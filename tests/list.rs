@@ -151,6 +151,34 @@ fn a_full_segment_or_quota_is_a_clear_error_and_changes_nothing() {
 }
 
 #[test]
+fn a_full_list_is_thinned_by_popping_or_clearing() {
+    let segment = segment();
+    let list = segment.list::<u64>("limited").quota(300_000).create().unwrap();
+    let is_full = |result: shmkit::Result<()>| {
+        let is_full = matches!(result, Err(Error::Segment(SegmentError::OutOfMemory { .. })));
+        assert!(is_full || result.is_ok(), "{result:?}");
+        is_full
+    };
+    let mut len = 0;
+    while !is_full(list.push(&len)) {
+        len += 1;
+    }
+    assert!(is_full(list.remove(0).map(drop)));
+    assert!(is_full(list.remove_range(..1)));
+    assert!(is_full(list.retain(|n| n % 2 == 0)));
+    assert!(is_full(list.sort()) && is_full(list.reverse()));
+    assert_eq!(list.to_vec().unwrap(), (0..len).collect::<Vec<_>>());
+    segment.verify().unwrap();
+    while is_full(list.remove(0).map(drop)) {
+        list.pop().unwrap();
+    }
+    assert!(list.len() as u64 > len / 2, "few are in the way");
+    list.clear().unwrap();
+    list.push(&1).unwrap();
+    segment.verify().unwrap();
+}
+
+#[test]
 fn elements_keep_what_they_name_alive() {
     let segment = segment();
     let outer = List::<List<u32>>::new_in(&segment).unwrap();

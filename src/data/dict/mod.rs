@@ -17,7 +17,8 @@
 //! | in `merge` | the elements merged so far | as above | the rest |
 //! | a reader, anywhere | nothing | nobody needs to | nothing |
 //!
-//! Readers never wait for a dead or stopped writer. Writers wait for a stopped one, and 50 ms at most for a dead one.
+//! Readers never wait for a dead or stopped writer, but for one whose tries writers have spoiled 128 times in a row: it takes their
+//! lock. Writers wait for a stopped one, and 50 ms at most for a dead one.
 
 pub(crate) mod core;
 mod iter;
@@ -71,7 +72,8 @@ pub(super) const SIZE: u64 = ARENA + size_of::<ArenaBody>() as u64;
 /// does. (A dict that holds its own handle, by whatever way, is never freed before its segment.)
 ///
 /// Elements are in the order of their insertion; a value that is replaced keeps its place. Reading takes no lock and never waits
-/// for a stopped or dead writer; writers take turns. Nobody is told that a writer died: it made its change or it did not.
+/// for a stopped or dead writer, unless writers have spoiled 128 tries in a row: then it takes their lock. Writers take turns.
+/// Nobody is told that a writer died: it made its change or it did not.
 ///
 /// A handle: cloning it is cheap.
 ///

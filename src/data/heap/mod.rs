@@ -17,7 +17,8 @@
 //! | between two swings of one change | the first of them | likewise | the second |
 //! | reading | nothing | nobody needs to | nothing |
 //!
-//! Readers never wait for a dead or stopped changer. Changers wait for a stopped one, and 50 ms at most for a dead one.
+//! Readers never wait for a dead or stopped changer, but for one whose tries changers have spoiled 128 times in a row: it takes
+//! their lock. Changers wait for a stopped one, and 50 ms at most for a dead one.
 
 mod boxes;
 mod change;

@@ -16,7 +16,8 @@
 //! | in `clear`, after the root was stored | an empty list | likewise: its memory is freed | nothing |
 //! | a reader, anywhere | nothing | nobody needs to | nothing |
 //!
-//! Readers never wait for a dead or stopped writer. Writers wait for a stopped one, and 50 ms at most for a dead one.
+//! Readers never wait for a dead or stopped writer, but for one whose tries writers have spoiled 128 times in a row: it takes their
+//! lock. Writers wait for a stopped one, and 50 ms at most for a dead one.
 
 pub(crate) mod core;
 mod directory;
@@ -72,9 +73,12 @@ pub(crate) const KIND: Kind = Kind {
 /// A list shared by threads and processes: Python's `Manager().list()`, without the manager.
 ///
 /// Elements are serde values of any size, as a [`crate::Dict`]'s values; they may hold handles of other shared objects, which live
-/// as long as the element does. Reading takes no lock and never waits for a stopped or dead writer; writers take turns. Appending,
-/// replacing and taking away the last element cost the same however long the list is; inserting and removing elsewhere cost a
-/// little more the longer it is.
+/// as long as the element does. Reading takes no lock and never waits for a stopped or dead writer, unless writers have spoiled 128
+/// tries in a row: then it takes their lock. Writers take turns. Appending, replacing and taking away the last element cost the same
+/// however long the list is; inserting and removing elsewhere cost a little more the longer it is.
+///
+/// Removing an element that is not the last one, `retain`, `remove_range`, sorting and reversing need new memory before they free
+/// any: a list that has no more is thinned by [`List::pop`] or [`List::clear`].
 ///
 /// A handle: cloning it is cheap.
 ///
