@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use shmkit::{Dict, Lock, Segment, failpoint};
 
-roles!(runs_script, repairs);
+roles!(runs_script, repairs, puts_numbers);
 
 /// A value, perhaps with a handle in it.
 #[derive(Serialize, Deserialize)]
@@ -299,6 +299,34 @@ fn a_table_that_is_being_built_is_begun_again() {
     for (point, passages) in points {
         for &nth in passages {
             assert!(kill("large", point, nth, None), "{point}");
+        }
+    }
+}
+
+/// Puts numbers where numbers are, and dies at one of them.
+fn puts_numbers(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0]).unwrap();
+    let dict = segment.dict::<u64, u64>("numbers").open().unwrap();
+    failpoint::arm(&arguments[1], arguments[2].parse().unwrap());
+    for number in 1..10 {
+        dict.insert(&7, &number).unwrap();
+    }
+}
+
+#[test]
+fn a_number_put_in_the_place_of_another_is_there_or_not() {
+    for (point, is_put) in [("dict.in_place", false), ("dict.put_in_place", true), ("arena.before_unlock", true)] {
+        for nth in [1, 4] {
+            let segment = common::named("crash-numbers");
+            let dict = segment.dict::<u64, u64>("numbers").create().unwrap();
+            dict.insert(&7, &0).unwrap();
+            let memory = dict.memory();
+            assert!(!common::start("puts_numbers", &[&segment.name, point, &nth.to_string()]).end().success());
+            let expected = if is_put { nth } else { nth - 1 };
+            assert_eq!(dict.get(&7).unwrap(), Some(expected), "{point}, passage {nth}");
+            assert!(!dict.insert(&7, &99).unwrap());
+            assert_eq!((dict.get(&7).unwrap(), dict.len(), dict.memory()), (Some(99), 1, memory));
+            segment.verify().unwrap();
         }
     }
 }

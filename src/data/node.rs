@@ -515,6 +515,16 @@ impl<'a> Node<'a> {
             && self.value.are(value.bytes.words())
     }
 
+    /// The word in which the value lies, and what it becomes with another one: where both are that word and nothing else.
+    #[inline]
+    pub(crate) fn only_word(&self, value: &Value) -> Option<(&'a AtomicU64, u64)> {
+        let is_alike = self.info.value_tag == value.tag && self.info.value_len as usize == value.bytes.len;
+        match value.bytes.words() {
+            &[word] if is_alike && !self.is_anchored && value.handles.is_empty() => Some((self.value.get(0)?, word)),
+            _ => None,
+        }
+    }
+
     #[inline]
     pub(crate) fn copy_value(&self, to: &mut Copied) {
         to.tag = self.info.value_tag;

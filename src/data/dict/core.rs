@@ -5,6 +5,7 @@
 //!
 //! put new   index slot = entry number (its entry is empty: readers go on);  entry = node (THE COMMIT)
 //! replace   entry = the new node (THE COMMIT): it keeps its place            delete   entry = DELETED (THE COMMIT)
+//!           a value that is one word, like the old one, of its tag and length: that word of the node (THE COMMIT)
 //! resize    a table is built aside, some entries with each change; root = that table (THE COMMIT)
 //! lookup    read_root { index slots from the hash on; read_link(entry) { is it the key? copy } }
 //!           an empty slot: it is not there; both hold if the table was the dict's all the time
@@ -329,7 +330,15 @@ impl<'a> Core<'a> {
     ) -> Result<bool> {
         let length = writing.length();
         match place {
-            Place::Taken { entry, number, link, .. } => {
+            Place::Taken { entry, number, link, node } => {
+                if let Some((cell, word)) = node.only_word(contents.value) {
+                    failpoint!("dict.in_place");
+                    // Release pairs with the fence in `link::follow`: who reads the value sees what was done before it was put.
+                    cell.store(word, Ordering::Release);
+                    failpoint!("dict.put_in_place");
+                    self.go_on(writing)?;
+                    return Ok(false);
+                }
                 let new = contents.place(writing, prepared)?;
                 writing.retire(link)?;
                 writing.swing(entry.link(), new, length)?;

@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | waiting for the lock, or serialising | nothing; a large value's extent HELD | the sweep of the heap | its change |
 //! | with the lock, before the entry is stored | the dict as it was; perhaps an index slot with an empty entry | the next writer, or recovery: the slot is cleared, the new node freed | its change |
+//! | putting a number where one was: that is one store into the node | the old one or the new one | nobody needs to; the lock passes on | nothing |
 //! | after the entry was stored | the change | likewise: the old node is freed | nothing |
 //! | in a closure of the user's, in `update` and the like | the dict as it was | nobody needs to; the lock passes on | its change |
 //! | while a larger table is built, or between two parts of that | the dict as it is | likewise: that table is freed and begun again, and built faster the fuller the dict is; a writer that finds the dict full builds the rest at once | nothing |

@@ -7,6 +7,7 @@ use super::core::Core;
 use crate::data::memory::Memory;
 use crate::data::node::{Copied, Key, Value};
 use crate::segment::Attachment;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::tests::explore;
 use shmkit_layouts::containers::DictBody;
 use std::sync::Arc;
@@ -40,6 +41,17 @@ impl Dict {
     fn insert(&self, attachment: &Attachment, key: u64, letter: char) {
         let value = Value::of(attachment, &text(letter)[..]).unwrap();
         self.core(attachment).insert(&Key::of(&key).unwrap(), &value).unwrap();
+    }
+
+    fn put_number(&self, attachment: &Attachment, key: u64, number: u64) {
+        let value = Value::of(attachment, &number).unwrap();
+        self.core(attachment).insert(&Key::of(&key).unwrap(), &value).unwrap();
+    }
+
+    fn number(&self, attachment: &Attachment, key: u64) -> Option<u64> {
+        let mut copied = Copied::none();
+        let found = self.core(attachment).find(&Key::of(&key).unwrap(), |node| node.copy_value(&mut copied)).unwrap();
+        found.map(|()| copied.to_value().unwrap())
     }
 
     fn remove(&self, attachment: &Attachment, key: u64) {
@@ -85,6 +97,30 @@ fn a_value_that_is_replaced_is_read_whole_and_never_missed() {
         assert!(first <= second, "older than what was read before: {first} {second}");
         writer.join().unwrap();
         assert_eq!(dict.get(&reader, 1), Some('c'));
+    });
+}
+
+/// A number is put where another one was, and then its node is another key's: who reads the number sees what was done before it was
+/// put, and nobody takes the other key's for it.
+#[test]
+fn a_number_put_in_the_place_of_another_is_published() {
+    explore(3, || {
+        let (dict, told) = (dict(UNITS), Arc::new(AtomicU64::new(0)));
+        let reader = dict.attach(0);
+        dict.put_number(&reader, 1, 5);
+        let tells = told.clone();
+        let writer = dict.writer(move |dict, writer| {
+            tells.store(1, Ordering::Relaxed);
+            dict.put_number(writer, 1, 6);
+            dict.remove(writer, 1);
+            dict.put_number(writer, 2, 7);
+        });
+        match dict.number(&reader, 1) {
+            Some(6) => assert_eq!(told.load(Ordering::Relaxed), 1, "the number came before what it tells of"),
+            other => assert!(matches!(other, None | Some(5)), "{other:?}"),
+        }
+        writer.join().unwrap();
+        assert_eq!((dict.number(&reader, 1), dict.number(&reader, 2)), (None, Some(7)));
     });
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root   table {generation, page}            page {index slots: 0 or entry + 1, written once; entries: 0, DELETED, or a node}
-//! node   {generation, key, value of two words}, never changed while an entry names it
+//! node   {generation, key, value of two words}, written before an entry names it
 //! next   a table that is being built: copied entries of the root's table, its own entries in use
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! ```text
 //! put new   journal.new = node; fill;  journal.undo = the index slot;  slot = entry + 1;  entry = node (the commit);  used + 1
 //! replace   journal.new = node; fill;  journal.old;  entry = the new node (the commit): it keeps its place;  free the old one
+//! in place  a value of one word in a node that has one: that word (the commit)
 //! delete    journal.old;  entry = DELETED (the commit);  free the old one
 //! follow    the entry was copied: the same in the next table
 //! go on     with each change: begin a next table when few entries are left; copy an entry to it; all copied:
@@ -112,6 +113,10 @@ pub enum Bug {
     FreeKeepsGeneration,
     /// A change is not made in the next table.
     NotFollowed,
+    /// A value of two words is put in the place of another.
+    TwoWordsInPlace,
+    /// A value is put in the place of another after the unlock.
+    InPlaceLate,
 }
 
 /// The model and its size.
@@ -123,6 +128,8 @@ pub struct Dict {
     pub kills: u8,
     /// Whether writers may put and delete: one bit for each key, deletions after puts; for each writer.
     pub operations: [u8; WRITERS],
+    /// Whether values are of one word: both of a node's are written and read in one step then.
+    pub one_word: bool,
     /// The seeded bug.
     pub bug: Option<Bug>,
 }
@@ -392,7 +399,7 @@ mod tests {
     use crate::explorer::{Explorer, holds, is_caught};
 
     const ALL: u8 = 0b1111;
-    const PLAIN: Dict = Dict { rounds: 1, kills: 1, operations: [ALL; WRITERS], bug: None };
+    const PLAIN: Dict = Dict { rounds: 1, kills: 1, operations: [ALL; WRITERS], one_word: false, bug: None };
 
     fn catches(bug: Bug, expected: Broken) {
         is_caught(Explorer::default(), &Dict { bug: Some(bug), ..PLAIN }, expected);
@@ -421,6 +428,25 @@ mod tests {
         // The one puts and deletes, the other one replaces.
         let report = holds(Explorer::default(), &Dict { rounds: 2, operations: [0b0111, 0b0001], ..PLAIN });
         assert_eq!((report.states, report.at_rest), (4_448_017, 2_670));
+    }
+
+    #[test]
+    fn values_of_one_word_are_put_in_place() {
+        let report = holds(Explorer::default().no_livelock(), &Dict { one_word: true, ..PLAIN });
+        assert_eq!((report.states, report.at_rest), (357_466, 379));
+        holds(Explorer::default(), &Dict { rounds: 2, operations: [0b0111, 0b0001], one_word: true, ..PLAIN });
+    }
+
+    #[test]
+    fn two_words_put_in_place_are_caught() {
+        let bug = Some(Bug::TwoWordsInPlace);
+        is_caught(Explorer::default(), &Dict { one_word: true, bug, ..PLAIN }, "a lookup gives a torn value");
+    }
+
+    #[test]
+    fn a_value_put_in_place_after_the_unlock_is_caught() {
+        let bug = Some(Bug::InPlaceLate);
+        is_caught(Explorer::default(), &Dict { one_word: true, bug, ..PLAIN }, "a committed key is lost");
     }
 
     #[test]

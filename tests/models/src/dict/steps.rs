@@ -10,8 +10,11 @@ use crate::explorer::Broken;
 #[repr(u8)]
 enum At {
     Idle,
+    /// Of [`Bug::InPlaceLate`].
+    InPlaceLate,
     Lock,
     Find,
+    InPlace,
     /// Of [`Bug::ReplacedInTwo`].
     DeleteFirst,
     TakeNode,
@@ -196,6 +199,20 @@ impl Dict {
                     me.at = At::Unlock;
                 } else {
                     self.find(state, me)?;
+                }
+            }
+            At::InPlace if self.has(Bug::InPlaceLate) => {
+                state.lock = 0;
+                me.at = At::InPlaceLate;
+            }
+            At::InPlace | At::InPlaceLate => {
+                state.nodes[me.old as usize - 1].value = [me.value; 2];
+                state.commit(me.key, me.value);
+                if me.at == At::InPlaceLate {
+                    *me = IDLE;
+                    process.rounds += 1;
+                } else {
+                    me.at = At::GoOn;
                 }
             }
             At::DeleteFirst => {
@@ -458,6 +475,7 @@ impl Dict {
         me.at = match (me.old != 0, me.deletes != 0) {
             (true, true) => At::NoteOld,
             (true, false) if self.has(Bug::ReplacedInTwo) => At::DeleteFirst,
+            (true, false) if self.one_word => At::InPlace,
             (true, false) => At::TakeNode,
             (false, true) => At::GoOn,
             (false, false) if state.used as usize == ENTRIES => {
@@ -573,6 +591,10 @@ impl Dict {
                 me.at = match me.is_hit {
                     0 if self.has(Bug::MismatchBelieved) => ReaderAt::LoadSlot,
                     0 => ReaderAt::CheckNode,
+                    _ if self.one_word && !self.has(Bug::TwoWordsInPlace) => {
+                        me.copy[1] = node(me).value[1];
+                        ReaderAt::CheckNode
+                    }
                     _ => ReaderAt::CopySecond,
                 };
             }

@@ -11,6 +11,8 @@ type Words = Vec<u64>;
 
 pub struct Table {
     dict: Dict<u64, Words>,
+    /// Its values are put in the place of one another.
+    numbers: Dict<u64, u64>,
 }
 
 fn words(value: u64) -> Words {
@@ -25,20 +27,23 @@ fn whole(key: u64, value: &Words) -> Check {
 }
 
 const KEYS: [u64; 3] = [1, 2, 3];
+/// What the state calls the number.
+const NUMBER: u64 = 0;
 
 impl Stateful for Table {
     type State = BTreeMap<u64, u64>;
 
     fn create(segment: &Segment) -> shmkit::Result<Self> {
-        let dict = segment.dict("dict").create()?;
+        let (dict, numbers) = (segment.dict("dict").create()?, segment.dict("numbers").create()?);
         KEYS.iter().try_for_each(|key| dict.insert(key, &words(*key)).map(drop))?;
-        Ok(Table { dict })
+        numbers.insert(&NUMBER, &1)?;
+        Ok(Table { dict, numbers })
     }
     fn open(segment: &Segment) -> shmkit::Result<Self> {
-        Ok(Table { dict: segment.dict("dict").open()? })
+        Ok(Table { dict: segment.dict("dict").open()?, numbers: segment.dict("numbers").open()? })
     }
     fn first() -> BTreeMap<u64, u64> {
-        KEYS.iter().map(|&key| (key, key)).collect()
+        KEYS.iter().map(|&key| (key, key)).chain([(NUMBER, 1)]).collect()
     }
     fn read(&self) -> Check<BTreeMap<u64, u64>> {
         let items = self.dict.items()?;
@@ -52,6 +57,8 @@ impl Stateful for Table {
                 return corrupt(format!("{key} is there and is not found"));
             }
         }
+        let Some(number) = self.numbers.get(&NUMBER)? else { return corrupt("the number is missing") };
+        state.insert(NUMBER, number);
         if self.dict.len() != items.len() {
             return corrupt(format!("{} elements, and says {}", items.len(), self.dict.len()));
         }
@@ -66,6 +73,7 @@ impl Stateful for Table {
     }
     fn reset(&self) -> Check {
         self.dict.clear()?;
+        self.numbers.insert(&NUMBER, &1)?;
         Ok(KEYS.iter().try_for_each(|key| self.dict.insert(key, &words(*key)).map(drop))?)
     }
     fn steps(act: &str, id: u64, before: &BTreeMap<u64, u64>) -> Vec<BTreeMap<u64, u64>> {
@@ -73,6 +81,7 @@ impl Stateful for Table {
         match act {
             "insert" => drop(now.insert(id * 10, id)),
             "replace" => drop(now.insert(1, id)),
+            "replace number" => drop(now.insert(NUMBER, id)),
             "remove" => drop(now.remove(&2)),
             "pop" => drop(now.remove(&1)),
             "pop item" => drop(now.pop_last()),
@@ -90,7 +99,7 @@ impl Stateful for Table {
             "compare and set" => return Vec::new(),
             "get or insert" => drop(now.entry(id * 10 + 3).or_insert(id)),
             "update" => *now.entry(3).or_default() += id * 100,
-            "clear" => now.clear(),
+            "clear" => now.retain(|&key, _| key == NUMBER),
             "grow" => {
                 let grown = (0..12).map(|k| {
                     now.insert(id * 100 + k, k);
@@ -121,6 +130,13 @@ pub fn acts() -> Acts<Judged<Table>> {
             let value = words(actor.scene.id());
             begin();
             actor.dict.insert(&1, &value)?;
+            end();
+            Ok(())
+        })
+        .act("replace number", |actor| {
+            let number = actor.scene.id();
+            begin();
+            actor.numbers.insert(&NUMBER, &number)?;
             end();
             Ok(())
         })
