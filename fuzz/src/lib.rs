@@ -1,13 +1,18 @@
 //! Opens a segment whose header, registry, directory, heap words and object bodies hold arbitrary bytes, and uses all
 //! there is in it. Whatever the bytes: an error or a working object, never a crash and never an endless loop.
 //!
-//! An input is a list of changes to the image of a sound segment, and a flag: whether they are made before the segment is
-//! opened (a hostile file) or while it is in use (a peer that scribbles).
+//! An input is a list of operations, a list of changes to the image of a sound segment, and when those are made: before the
+//! segment is opened (a hostile file), or while it is in use (a peer that scribbles). After the chosen operations come all there
+//! are, in one order. A segment without changes must be a sound one at the end.
 //!
 //! ```text
-//! input   flags: u8 | changes …          change   offset: u24 little-endian | len: u8 (% 16, + 1) | bytes
+//! input   when: u8 (% 4) | steps: u8 | step … | change …
+//! when    0 before it is opened | 1 before the steps | 2 amid the steps | 3 after them
+//! step    what: u8 | how: u8                                          see `chosen`
+//! change  offset: u24 little-endian | len: u8 (% 16, + 1) | bytes
 //! ```
 
+mod chosen;
 pub mod peer;
 mod work;
 
@@ -79,7 +84,9 @@ fn image() -> File {
 /// # Panics
 /// When an object gives what it must not give: that is a finding.
 pub fn run(data: &[u8]) {
-    let Some((&flags, changes)) = data.split_first() else { return };
+    let [when, steps, rest @ ..] = data else { return };
+    let (steps, changes) = rest.split_at((2 * usize::from(*steps)).min(rest.len()));
+    let when = when % 4;
     let file = image();
     let scribble = || {
         for (offset, bytes) in Changes(changes) {
@@ -89,15 +96,23 @@ pub fn run(data: &[u8]) {
             }
         }
     };
-    if flags & 1 == 0 {
+    if when == 0 {
         scribble();
     }
     let Ok(segment) = Segment::from_fd(file.as_fd().try_clone_to_owned().expect("a descriptor")) else { return };
     let opened = work::open(&segment);
-    if flags & 1 == 1 {
+    let steps: Vec<_> = steps.chunks_exact(2).collect();
+    let (before, after) = steps.split_at([0, 0, steps.len() / 2, steps.len()][when as usize]);
+    let run = |steps: &[&[u8]]| steps.iter().for_each(|step| chosen::step(&segment, &opened, step[0], step[1]));
+    run(before);
+    if when > 0 {
         scribble();
     }
+    run(after);
     work::exercise(&segment, &opened, true);
     drop(opened);
     work::exercise(&segment, &work::open(&segment), true);
+    if changes.is_empty() {
+        segment.verify().expect("a segment that only its own objects have written to");
+    }
 }

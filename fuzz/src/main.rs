@@ -1,6 +1,6 @@
 //! The fuzzer without coverage, for every machine: `cargo run --release -p shmkit-fuzz -- --seconds 10 --seed 1`.
 //!
-//! It changes the template where it hurts: single words of the header, the registry, the directory, the heap and the
+//! It chooses operations by chance, and changes the template where it hurts: single words of the header, the registry, the directory, the heap and the
 //! bodies, with values that are likely to be taken for something. A crash ends the process with the input's seed on the
 //! screen; a case that takes longer than ten seconds is a hang, and ends it too.
 //!
@@ -18,8 +18,11 @@ const HANG: Duration = Duration::from_secs(10);
 fn input(seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let pages = &shmkit_fuzz::template().pages;
-    let mut input = vec![random.below(2) as u8];
-    for _ in 0..=random.below(6) {
+    let steps = random.below(40);
+    let mut input = vec![random.below(4) as u8, steps as u8];
+    input.extend((0..2 * steps).map(|_| random.next() as u8));
+    // None at times: then the segment stays a sound one.
+    for _ in 0..random.below(8) {
         let (page, bytes) = &pages[random.below(pages.len() as u64) as usize];
         // Words that hold something are worth more than the zeros between them.
         let mut at = random.below(512) as usize * 8;

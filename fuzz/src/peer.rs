@@ -4,7 +4,7 @@
 //! Nothing is promised about what they get, but that they get something: no crash, no panic, no endless loop. One that waits without
 //! a deadline for a lock whose word was scribbled over may wait as long as the word stays; the peer comes by again.
 
-use crate::{SIZE, image, template, work};
+use crate::{SIZE, chosen, image, template, work};
 use shmkit::Segment;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const WORKERS: u64 = 3;
 /// How often each uses everything.
 const ROUNDS: u32 = 6;
+/// Operations chosen by chance before that.
+const STEPS: u32 = 20;
 /// After this long the peer is as fast as it can be, so that nobody waits for long.
 const SLOW: Duration = Duration::from_millis(200);
 
@@ -85,10 +87,15 @@ pub fn case(seed: u64) {
     let peer = Peer(peer.expect("a peer"));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
-            .map(|_| {
-                scope.spawn(|| {
+            .map(|worker| {
+                let segment = &segment;
+                scope.spawn(move || {
+                    let mut random = Random::new(seed.wrapping_add(worker + 1));
                     for _ in 0..ROUNDS {
-                        work::exercise(&segment, &work::open(&segment), false);
+                        let opened = work::open(segment);
+                        (0..STEPS)
+                            .for_each(|_| chosen::step(segment, &opened, random.next() as u8, random.next() as u8));
+                        work::exercise(segment, &opened, false);
                     }
                 })
             })

@@ -1,11 +1,11 @@
-//! What the fuzzed process does with a segment: everything, and never waiting.
+//! What the fuzzed process does with a segment: everything, and never waiting. What an input chooses comes before: see `chosen`.
 
 use shmkit::heap::{Heap, Ptr};
 use shmkit::sync::{Waitable, wait_any};
 use shmkit::{
-    Array, Barrier, Client, Condition, Connection, Counter, Dict, Event, FrozenDict, FrozenStr, JoinableQueue, List,
-    Listener, Lock, Mutex, Namespace, Once, PermitSemaphore, PodQueue, Queue, RLock, Receiver, RwLock, Segment,
-    Semaphore, Sender, ShardedDict, Value, channel::pipe_in,
+    Array, Barrier, Client, Condition, Connection, Counter, Dict, Event, FrozenArray, FrozenBytes, FrozenDict,
+    FrozenStr, JoinableQueue, List, Listener, Lock, Mutex, Namespace, Once, PermitSemaphore, PodQueue, Queue, RLock,
+    Receiver, RwLock, Scalar, Segment, Semaphore, Sender, ShardedDict, ShareableList, Value, channel::pipe_in,
 };
 use std::time::Duration;
 
@@ -17,38 +17,41 @@ const LONG: usize = 700;
 /// What could be opened.
 #[derive(Default)]
 pub struct Opened {
-    lock: Option<Lock>,
-    rlock: Option<RLock>,
-    mutex: Option<Mutex<[u64; 4]>>,
-    semaphore: Option<Semaphore>,
-    event: Option<Event>,
-    permits: Option<PermitSemaphore>,
-    once: Option<Once>,
-    barrier: Option<Barrier>,
-    condition: Option<Condition>,
-    shared: Option<Condition>,
-    rwlock: Option<RwLock<[u64; 4]>>,
-    small: Option<Value<u64>>,
-    large: Option<Value<[u64; 6]>>,
-    array: Option<Array<u64>>,
-    rows: Option<Array<[u64; 3]>>,
-    frames: Option<PodQueue<[u64; 8]>>,
-    words: Option<Queue<String>>,
-    locks: Option<Queue<Lock>>,
-    many: Option<Queue<String>>,
-    jobs: Option<JoinableQueue<String>>,
-    ends: Option<(Connection, Connection)>,
-    listener: Option<Listener>,
-    sender: Option<Sender<[u64; 3]>>,
-    receiver: Option<Receiver<[u64; 3]>>,
-    dict: Option<Dict<String, Vec<u16>>>,
-    list: Option<List<String>>,
-    space: Option<Namespace>,
-    sharded: Option<ShardedDict<u32, u32>>,
-    counter: Option<Counter>,
-    text: Option<FrozenStr>,
-    frozen: Option<FrozenDict<u32, String>>,
-    heap: Option<Heap>,
+    pub(crate) lock: Option<Lock>,
+    pub(crate) rlock: Option<RLock>,
+    pub(crate) mutex: Option<Mutex<[u64; 4]>>,
+    pub(crate) semaphore: Option<Semaphore>,
+    pub(crate) event: Option<Event>,
+    pub(crate) permits: Option<PermitSemaphore>,
+    pub(crate) once: Option<Once>,
+    pub(crate) barrier: Option<Barrier>,
+    pub(crate) condition: Option<Condition>,
+    pub(crate) shared: Option<Condition>,
+    pub(crate) rwlock: Option<RwLock<[u64; 4]>>,
+    pub(crate) small: Option<Value<u64>>,
+    pub(crate) large: Option<Value<[u64; 6]>>,
+    pub(crate) array: Option<Array<u64>>,
+    pub(crate) rows: Option<Array<[u64; 3]>>,
+    pub(crate) frames: Option<PodQueue<[u64; 8]>>,
+    pub(crate) words: Option<Queue<String>>,
+    pub(crate) locks: Option<Queue<Lock>>,
+    pub(crate) many: Option<Queue<String>>,
+    pub(crate) jobs: Option<JoinableQueue<String>>,
+    pub(crate) ends: Option<(Connection, Connection)>,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) sender: Option<Sender<[u64; 3]>>,
+    pub(crate) receiver: Option<Receiver<[u64; 3]>>,
+    pub(crate) dict: Option<Dict<String, Vec<u16>>>,
+    pub(crate) list: Option<List<String>>,
+    pub(crate) space: Option<Namespace>,
+    pub(crate) sharded: Option<ShardedDict<u32, u32>>,
+    pub(crate) counter: Option<Counter>,
+    pub(crate) text: Option<FrozenStr>,
+    pub(crate) bytes: Option<FrozenBytes>,
+    pub(crate) rows_of_frozen: Option<FrozenArray<[u64; 3]>>,
+    pub(crate) frozen: Option<FrozenDict<u32, String>>,
+    pub(crate) row: Option<ShareableList>,
+    pub(crate) heap: Option<Heap>,
 }
 
 /// Puts an object of every kind into a sound segment.
@@ -87,6 +90,9 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
         sharded: Some(segment.sharded_dict("sharded").shards(2).create()?),
         counter: Some(segment.counter("counter").create()?),
         text: Some(segment.frozen_str("text", "never changed").create()?),
+        bytes: Some(segment.frozen_bytes("bytes", b"never changed").create()?),
+        rows_of_frozen: Some(segment.frozen_array("frozen rows", &[[5u64; 3]; 20]).create()?),
+        row: Some(ShareableList::create(segment, "row", row())?),
         frozen: Some(FrozenDict::create(segment, "frozen", (0..9u32).map(|n| (n, n.to_string())))?),
         heap: Some(segment.heap("heap").create()?),
     };
@@ -132,8 +138,14 @@ pub fn fill(segment: &Segment) -> shmkit::Result<Opened> {
     Ok(opened)
 }
 
+/// One of each type of element.
+fn row() -> [Scalar; 6] {
+    let (text, bytes) = ("a text that has a node".into(), b"bytes\0".as_slice().into());
+    [Scalar::None, true.into(), 7.into(), 7.5.into(), text, bytes]
+}
+
 /// Puts a box before the others.
-fn stack(heap: &Heap, n: u64) -> shmkit::Result<()> {
+pub(crate) fn stack(heap: &Heap, n: u64) -> shmkit::Result<()> {
     let root = heap.root::<u64>(0)?;
     heap.change(|change| {
         let new = change.new_box(&n, &[root.ptr()])?;
@@ -142,7 +154,7 @@ fn stack(heap: &Heap, n: u64) -> shmkit::Result<()> {
 }
 
 /// Takes it away.
-fn unstack(heap: &Heap) -> shmkit::Result<()> {
+pub(crate) fn unstack(heap: &Heap) -> shmkit::Result<()> {
     let root = heap.root::<u64>(0)?;
     heap.change(|change| {
         let Some(first) = change.follow(root)? else { return Ok(()) };
@@ -151,8 +163,23 @@ fn unstack(heap: &Heap) -> shmkit::Result<()> {
     })
 }
 
+/// The sum of all boxes.
+pub(crate) fn sum(heap: &Heap) -> shmkit::Result<u64> {
+    let root = heap.root::<u64>(0)?;
+    heap.read(|reader| {
+        let (mut sum, mut next) = (0u64, Some(root));
+        while let Some(cell) = next
+            && let Some(found) = reader.follow(cell)?
+        {
+            sum = sum.wrapping_add(found.value());
+            next = found.link(0);
+        }
+        Ok(sum)
+    })
+}
+
 /// Another large box in the place of one.
-fn replace_large(heap: &Heap, n: u64) -> shmkit::Result<()> {
+pub(crate) fn replace_large(heap: &Heap, n: u64) -> shmkit::Result<()> {
     let root = heap.root::<[u64; 700]>(1)?;
     heap.change(|change| {
         let new = change.new_box(&[n; 700], &[Ptr::<u8>::NULL; 3])?;
@@ -211,6 +238,9 @@ pub fn open(segment: &Segment) -> Opened {
         sharded: segment.sharded_dict("sharded").open().ok(),
         counter: segment.counter("counter").open().ok(),
         text: segment.frozen_str("text", "").open().ok(),
+        bytes: segment.frozen_bytes("bytes", b"").open().ok(),
+        rows_of_frozen: segment.frozen_array("frozen rows", &[]).open().ok(),
+        row: ShareableList::open(segment, "row").ok(),
         frozen: FrozenDict::open(segment, "frozen").ok(),
         heap: segment.heap("heap").open().ok(),
     }
@@ -247,7 +277,7 @@ fn waitable<W: Waitable>(object: &Option<W>) -> Option<&dyn Waitable> {
 }
 
 /// Looks at everything that can be waited for.
-fn wait(opened: &Opened) {
+pub(crate) fn wait(opened: &Opened) {
     let mut all: Vec<&dyn Waitable> = Vec::new();
     all.extend(waitable(&opened.lock));
     all.extend(waitable(&opened.rlock));
@@ -267,7 +297,7 @@ fn wait(opened: &Opened) {
     assert!(ready.iter().all(|&place| place < all.len()), "an index of nothing");
 }
 
-fn sync(opened: &Opened) {
+pub(crate) fn sync(opened: &Opened) {
     if let Some(lock) = &opened.lock {
         drop(lock.lock_timeout(NOW));
         let _ = lock.acquire_timeout(NOW);
@@ -338,7 +368,7 @@ fn sync(opened: &Opened) {
     }
 }
 
-fn data(opened: &Opened) {
+pub(crate) fn data(opened: &Opened) {
     if let Some(small) = &opened.small {
         let _ = small.get();
         small.fetch_add(1);
@@ -366,7 +396,7 @@ fn data(opened: &Opened) {
     }
 }
 
-fn channels(opened: &Opened) {
+pub(crate) fn channels(opened: &Opened) {
     if let Some(frames) = &opened.frames {
         assert!(frames.len() <= frames.capacity(), "more elements than there is room for");
         if let Ok(mut frame) = frames.try_loan() {
@@ -479,19 +509,19 @@ fn containers(segment: &Segment, opened: &Opened) {
         // Its length is what was checked; what a scribbler made of it is not looked at.
         let _ = text.len();
     }
+    if let (Some(bytes), Some(rows)) = (&opened.bytes, &opened.rows_of_frozen) {
+        let _ = (bytes.len(), rows.len());
+    }
+    if let Some(row) = &opened.row {
+        for index in [0, row.len().wrapping_sub(1), row.len(), usize::MAX] {
+            let _ = row.get(index);
+            let _ = row.set(index, "set");
+        }
+        let _ = row.position(&7.into());
+        let _ = row.to_vec();
+    }
     if let Some(heap) = &opened.heap {
-        let _ = heap.root::<u64>(0).and_then(|root| {
-            heap.read(|reader| {
-                let (mut sum, mut next) = (0u64, Some(root));
-                while let Some(cell) = next
-                    && let Some(found) = reader.follow(cell)?
-                {
-                    sum = sum.wrapping_add(found.value());
-                    next = found.link(0);
-                }
-                Ok(sum)
-            })
-        });
+        let _ = sum(heap);
         for n in 0..9 {
             let _ = stack(heap, n);
             let _ = replace_large(heap, n);
@@ -505,7 +535,7 @@ fn containers(segment: &Segment, opened: &Opened) {
 }
 
 /// New objects beside the old ones, and their end.
-fn fresh(segment: &Segment) -> Option<u64> {
+pub(crate) fn fresh(segment: &Segment) -> Option<u64> {
     let lock = Lock::new_in(segment).ok()?;
     drop(lock.lock_timeout(NOW).ok()?);
     let big = Mutex::new_in(segment, [7u64; 1000]).ok()?;
