@@ -84,6 +84,36 @@ const FAULTS: &[Fault] = &[
         shows_in: &["permits/acquire"],
     },
     Fault {
+        name: "recovery takes a living holder's permit",
+        places: &[Place {
+            file: "src/sync/permits.rs",
+            right: "        let _ = owner.compare_exchange(dead.token().0, 0, Ordering::AcqRel, Ordering::Relaxed);
+        failpoint!(\"permits.recovered\");",
+            wrong: "        let anybody = crate::seeded(\"recovery takes a living holder's permit\");
+        let taken = if anybody { owner.load(Ordering::Relaxed) } else { dead.token().0 };
+        let _ = owner.compare_exchange(taken, 0, Ordering::AcqRel, Ordering::Relaxed);
+        failpoint!(\"permits.recovered\");",
+        }],
+        shows_in: &["permits/acquire", "permits/release"],
+    },
+    Fault {
+        name: "recovery takes a living reader's count",
+        places: &[Place {
+            file: "src/sync/readers.rs",
+            right: "    failpoint!(\"rwlock.recovered_readers\");",
+            wrong: "    if crate::seeded(\"recovery takes a living reader's count\") {
+        let end = body.offset + body.len;
+        for slot in 0..attachment.geometry.max_participants {
+            if let Some(count) = count_of(attachment, lock, start, end, slot) {
+                count.store(0, Ordering::Release);
+            }
+        }
+    }
+    failpoint!(\"rwlock.recovered_readers\");",
+        }],
+        shows_in: &["rwlock/read", "rwlock/unread", "rwlock/downgrade"],
+    },
+    Fault {
         name: "recovery takes a living owner's lock",
         places: &[Place {
             file: "src/sync/mutex.rs",

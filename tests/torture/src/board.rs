@@ -31,6 +31,8 @@ pub struct Tally {
     pub news: AtomicU32,
     /// Processes killed in it.
     pub kills: AtomicU64,
+    /// The longest that a survivor took for anything, in milliseconds.
+    pub longest: AtomicU64,
     /// Faults, by kind.
     pub wrongs: [AtomicU32; 5],
     /// Its line was printed.

@@ -5,6 +5,7 @@
 //! [`Subject::audit`] judges.
 
 use crate::board::Ledger;
+use crate::grid::belongings::Belongings;
 use shmkit::Segment;
 use std::time::{Duration, Instant};
 
@@ -68,8 +69,12 @@ impl From<shmkit::Error> for Fault {
     }
 }
 
-/// Longer than any recovery takes on a busy machine.
+/// After that a survivor is given up.
 pub const PATIENCE: Duration = Duration::from_secs(12);
+
+/// The longest that a survivor may take for anything: what is promised where nobody tells him of a death, one second, and what a
+/// busy machine adds.
+pub const BOUND: Duration = Duration::from_secs(3);
 
 /// Looks until it is so; false if it is not within [`PATIENCE`].
 pub fn eventually(is_so: impl Fn() -> bool) -> bool {
@@ -157,14 +162,14 @@ pub struct Deed {
     pub is_done: bool,
     /// What it wrote down.
     pub notes: Vec<u64>,
-    /// Of somebody who is stopped: whether the objects named him as their owner then.
-    pub is_owner: bool,
+    /// Of somebody who is stopped: what was his then.
+    pub belongings: Belongings,
 }
 
 impl Deed {
     /// What the harness did.
     pub fn of_harness(act: &'static str, notes: Vec<u64>) -> Deed {
-        Deed { act, id: HARNESS, has_begun: true, is_done: true, notes, is_owner: false }
+        Deed { act, id: HARNESS, has_begun: true, is_done: true, notes, belongings: Belongings::default() }
     }
 }
 
@@ -189,12 +194,8 @@ pub trait Subject: Sized + 'static {
         Ok(())
     }
 
-    /// The process that has a lock at this instant, as the objects say.
-    fn owner(&self) -> Option<u32> {
-        None
-    }
-
-    /// Looks, without ever waiting, while `stopped` has come to a halt anywhere in its act: nobody may rob it.
+    /// Looks, without ever waiting, while `stopped` has come to a halt anywhere in its act: nobody may take its place. That the
+    /// words still say what is his is looked at by the harness.
     fn glance(&self, _stopped: &Deed) -> Check {
         Ok(())
     }
@@ -261,6 +262,7 @@ impl<S> Acts<S> {
             name,
             has_waiter: false,
             is_alone: starts.is_some(),
+            side: None,
             has_threads: false,
             has_children: false,
             has_others: false,
@@ -300,6 +302,12 @@ impl<S> Acts<S> {
     /// The last act is in no pairs with others.
     pub fn alone(mut self) -> Self {
         self.last().info.is_alone = true;
+        self
+    }
+
+    /// The last act is in no pairs with those of the same side: there is one of each.
+    pub fn on(mut self, side: &'static str) -> Self {
+        self.last().info.side = Some(side);
         self
     }
 
@@ -349,6 +357,8 @@ pub struct ActInfo {
     pub has_waiter: bool,
     /// Whether it is not to be paired.
     pub is_alone: bool,
+    /// If it has one, it is paired with none of the same side.
+    pub side: Option<&'static str>,
     /// Whether others come by its code while it is traced.
     pub has_threads: bool,
     /// Whether it starts processes: then who recovers its death is not killed himself.
@@ -359,14 +369,19 @@ pub struct ActInfo {
     pub starts: Option<Starts>,
 }
 
+impl ActInfo {
+    /// Whether one may be killed in it while another one is stopped in `other`.
+    pub fn may_pair(&self, other: &ActInfo) -> bool {
+        !self.is_alone && !other.is_alone && (self.side.is_none() || self.side != other.side)
+    }
+}
+
 /// Somebody's open objects, whatever they are.
 pub trait World {
     /// [`Subject::release`].
     fn release(&self, deeds: &[Deed]) -> Check<Option<Deed>>;
     /// [`Subject::notice`].
     fn notice(&self) -> Check;
-    /// [`Subject::owner`].
-    fn owner(&self) -> Option<u32>;
     /// [`Subject::glance`].
     fn glance(&self, stopped: &Deed) -> Check;
     /// [`Subject::audit`].
@@ -385,9 +400,6 @@ impl<S: Subject> World for S {
     }
     fn notice(&self) -> Check {
         Subject::notice(self)
-    }
-    fn owner(&self) -> Option<u32> {
-        Subject::owner(self)
     }
     fn glance(&self, stopped: &Deed) -> Check {
         Subject::glance(self, stopped)

@@ -1,6 +1,7 @@
 //! `kill-grid`: every operation, killed after every one of its instructions.
 //!
 //! * `plan`: which runs there are. `run`: one of them. `helper`: the second survivor. `raw`: what only bytes tell.
+//! * `belongings`: what is somebody's, so that nobody robs him. `image`: the bytes of a segment.
 //! * `shard`: a process that does them, one on each CPU.
 //! * here: the command line, the supervision of the shards, the closing line.
 //!
@@ -8,15 +9,17 @@
 //! progress, kills it with everybody it has forked, counts a hang, and starts another that goes on behind that run. Whatever
 //! ends the grid, the [`Janitor`](crate::janitor) takes away what it leaves in /dev/shm.
 
+pub mod belongings;
 mod helper;
+mod image;
 mod plan;
 pub mod raw;
 mod run;
 mod shard;
 
-use crate::board::{FAMILIES, OPERATIONS, SHARDS, Tally, board};
+use crate::board::{FAMILIES, OPERATIONS, SHARDS, board};
 use crate::janitor::Janitor;
-use crate::operation::{ActInfo, Family, Fault, PATIENCE, WRONGS, Wrong};
+use crate::operation::{ActInfo, BOUND, Family, Fault, PATIENCE, WRONGS, Wrong};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setpgid};
@@ -234,13 +237,18 @@ fn close(grid: &Grid, took: Duration) -> ExitCode {
     let counts: Vec<String> =
         WRONGS.iter().enumerate().map(|(kind, &(_, name))| format!("{} {name}", wrong(kind))).collect();
     (0..tallies.len()).for_each(|index| grid.print(index));
-    let is_missed = |tally: &&Tally| tally.taken.load(Ordering::Relaxed) == 0;
-    match tallies.iter().filter(is_missed).count() {
-        0 => {}
-        missed => println!("kill-grid: {missed} operations were not reached"),
+    let reached = tallies.iter().filter(|tally| tally.kills.load(Ordering::Relaxed) > 0).count();
+    let longest = tallies.iter().map(|tally| tally.longest.load(Ordering::Relaxed)).max().unwrap_or(0);
+    println!("kill-grid: no survivor took longer than {longest} ms, {} are allowed", BOUND.as_millis());
+    if reached < tallies.len() {
+        println!("kill-grid: only {reached} of {} operations were reached", tallies.len());
     }
     let passes = grid.board.passes.load(Ordering::Relaxed);
     println!("kill-grid: seed {}, {passes} of {} passes, {:.0} s", grid.seed, grid.extent.passes, took.as_secs_f64());
-    println!("kill-grid: {} operations, {kills} kills, {}", tallies.len(), counts.join(", "));
-    if (0..WRONGS.len()).all(|kind| wrong(kind) == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("kill-grid: {reached} operations, {kills} kills, {}", counts.join(", "));
+    if reached == tallies.len() && (0..WRONGS.len()).all(|kind| wrong(kind) == 0) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -12,11 +12,12 @@
 //! audit             what the dead left is judged; everything is as it was; the helper and somebody new use it
 //! ```
 
+use super::belongings::Belongings;
 use super::helper::{Ask, Helper};
 use super::raw;
 use crate::board::{Board, Progress};
 use crate::operation::{
-    Check, Deed, Family, Fault, PATIENCE, Role, Scene, Starts, World, Wrong, corrupt, eventually, hang, leaked,
+    BOUND, Check, Deed, Family, Fault, PATIENCE, Role, Scene, Starts, World, Wrong, corrupt, eventually, hang, leaked,
 };
 use crate::step::{Stop, Ticks, Trace, Tracee, Way, program_of};
 use shmkit::Segment;
@@ -75,6 +76,8 @@ pub struct Run<'a> {
 pub struct Outcome {
     /// Processes killed.
     pub kills: u64,
+    /// The longest that a survivor took for anything.
+    pub longest: Duration,
     /// What was wrong.
     pub fault: Option<Fault>,
     /// The victim's operation, if it was traced.
@@ -92,6 +95,17 @@ pub struct Harness<'a> {
     /// Prefix of the names of its segments.
     pub prefix: String,
     next: u32,
+}
+
+impl Outcome {
+    /// What a survivor does, or what is waited for until he has done it: it may not take long.
+    fn timed<T>(&mut self, what: &str, does: impl FnOnce() -> Check<T>) -> Check<T> {
+        let start = Instant::now();
+        let done = does()?;
+        let took = start.elapsed();
+        self.longest = self.longest.max(took);
+        if took > BOUND { hang(format!("a survivor takes {} ms: {what}", took.as_millis())) } else { Ok(done) }
+    }
 }
 
 /// How the victim is driven.
@@ -210,14 +224,14 @@ impl<'a> Harness<'a> {
             outcome.kills += 1;
             deeds.push(deed(acts[place.act].name, scene, true, is_done));
         }
-        let mut is_owner = false;
+        let mut belongings = Belongings::default();
         if let Some((bystander, place, scene)) = &mut bystander {
             start(bystander, scene, until)?;
             let stop = bystander.advance(place.count, place.trace, until);
             if !ended(&stop, scene)? {
                 halt(bystander, until)?;
             }
-            is_owner = world.owner() == Some(bystander.pid());
+            belongings = Belongings::of(&segment, bystander.pid())?;
         }
         if has_waiter {
             self.helper.ask(Ask::Wait, index, act, name)?;
@@ -272,17 +286,22 @@ impl<'a> Harness<'a> {
         let victims_act = if is_recovery { "recover" } else { acts[act].name };
         if run.is_halt && !is_done {
             halt(&mut victim, until)?;
+            let belongings = Belongings::of(&segment, victim.pid())?;
             if may_recover {
                 segment.recover();
             }
-            resume(&mut victim, &victim_scene, &*world, deed(victims_act, &victim_scene, true, false))?;
+            let stopped = Deed { belongings, ..deed(victims_act, &victim_scene, true, false) };
+            outcome
+                .timed("to go on after SIGCONT", || resume(&mut victim, &victim_scene, &*world, &segment, stopped))?;
             is_done = true;
         }
         kill(&mut victim, &segment)?;
         outcome.kills += u64::from(!run.is_halt);
         deeds.push(deed(victims_act, &victim_scene, has_begun, is_done));
         if let Some(mut launcher) = launcher {
-            match launcher.finish(Instant::now() + PATIENCE) {
+            match outcome
+                .timed("to see the end of whom it started", || Ok(launcher.finish(Instant::now() + PATIENCE)))?
+            {
                 Stop::End => {}
                 Stop::Overdue => return hang("who has started a process that died waits for it"),
                 stop => {
@@ -294,19 +313,23 @@ impl<'a> Harness<'a> {
             if may_recover {
                 segment.recover();
             }
-            let stopped = Deed { is_owner, ..deed(acts[place.act].name, scene, true, false) };
-            resume(bystander, scene, &*world, stopped)?;
+            let stopped = Deed { belongings, ..deed(acts[place.act].name, scene, true, false) };
+            outcome.timed("to go on after SIGCONT", || resume(bystander, scene, &*world, &segment, stopped))?;
             kill(bystander, &segment)?;
             deeds.push(deed(acts[place.act].name, scene, true, true));
         }
         others_gone(&segment)?;
         match run.is_lazy {
-            true => world.notice()?,
+            true => outcome.timed("to notice the death", || world.notice())?,
             false => drop(segment.recover()),
         }
         if has_waiter {
-            let released = world.release(&deeds)?;
-            self.helper.answer(PATIENCE, &format!("{}, while its peer dies in {victims_act}", acts[act].name))?;
+            let waits = format!("{}, while its peer dies in {victims_act}", acts[act].name);
+            let released = outcome.timed(&waits, || {
+                let released = world.release(&deeds)?;
+                self.helper.answer(PATIENCE, &waits)?;
+                Ok(released)
+            })?;
             let scene = Scene {
                 role: Role::Waiter,
                 ledger: &self.progress.ledgers[Role::Waiter as usize],
@@ -315,7 +338,7 @@ impl<'a> Harness<'a> {
             deeds.push(deed("waiter", &scene, true, true));
             deeds.extend(released);
         }
-        world.audit(&segment, &deeds)?;
+        outcome.timed("to use what the dead left", || world.audit(&segment, &deeds))?;
         // With more holders than the directory's entry names, an object has more memory as long as it lives.
         let is_as_before =
             run.bystander.is_none() && run.corpse.is_none() && !acts[act].has_others && !world.may_grow();
@@ -328,7 +351,8 @@ impl<'a> Harness<'a> {
         // Before somebody new has the dead one's slot, and again.
         nothing_leaked()?;
         self.helper.ask(Ask::Finish, index, act, name)?;
-        self.helper.answer(PATIENCE, "what anybody can do afterwards")?;
+        let anything = "what anybody can do afterwards";
+        outcome.timed(anything, || self.helper.answer(PATIENCE, anything))?;
         segment.verify()?;
         nothing_leaked()?;
         match (raw::slots_in_use(&segment)?, segment.participants().len()) {
@@ -399,8 +423,11 @@ fn halt(tracee: &mut Tracee, until: Instant) -> Check {
 }
 
 /// Looks whether whoever is stopped is left alone, and lets it on to its end.
-fn resume(tracee: &mut Tracee, scene: &Scene, world: &dyn World, stopped: Deed) -> Check {
+fn resume(tracee: &mut Tracee, scene: &Scene, world: &dyn World, segment: &Segment, stopped: Deed) -> Check {
     world.glance(&stopped)?;
+    if let Some(missing) = Belongings::of(segment, tracee.pid())?.missing(&stopped.belongings) {
+        return corrupt(format!("who was stopped in {} was robbed: {missing}", stopped.act));
+    }
     tracee.go_on();
     match tracee.finish(Instant::now() + PATIENCE) {
         Stop::End => Ok(()),
@@ -433,5 +460,5 @@ fn ended(stop: &Stop, scene: &Scene) -> Check<bool> {
 }
 
 fn deed(act: &'static str, scene: &Scene, has_begun: bool, is_done: bool) -> Deed {
-    Deed { act, id: scene.id(), has_begun, is_done, notes: scene.ledger.notes(), is_owner: false }
+    Deed { act, id: scene.id(), has_begun, is_done, notes: scene.ledger.notes(), belongings: Belongings::default() }
 }

@@ -3,7 +3,7 @@
 use super::plan::{self, Extent, Kind, Point, mix_name};
 use super::run::{Harness, Operation, Place, Run};
 use crate::board::{Board, Tally};
-use crate::operation::{Check, Family, WRONGS};
+use crate::operation::{Check, Family, WRONGS, corrupt};
 use crate::random::mix;
 use crate::step::Trace;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -82,17 +82,18 @@ impl Grid {
         });
         let counts: Vec<String> = counts.collect();
         println!(
-            "{:40} {:>7} instructions {:>6} seen {:>7} kills  {}",
+            "{:40} {:>7} instructions {:>6} seen {:>7} kills {:>5} ms  {}",
             self.operations[index].name,
             tally.instructions.load(Ordering::Relaxed),
             tally.news.load(Ordering::Relaxed),
             tally.kills.load(Ordering::Relaxed),
+            tally.longest.load(Ordering::Relaxed),
             if counts.is_empty() { "ok".to_owned() } else { counts.join(", ") }
         );
     }
 }
 
-/// The runs of an operation in a pass that are done even if the time is up.
+/// The runs of an operation in a pass that are done even if the time is up. The first one is a kill.
 const FEWEST: u32 = 3;
 
 /// The most faults of one operation that are printed.
@@ -149,7 +150,8 @@ impl<'a> Shard<'a> {
     fn pass(&mut self, pass: u32, is_meant: impl Fn(&Operation) -> bool) {
         let grid = self.grid;
         for (index, _) in grid.operations.iter().enumerate().filter(|(_, operation)| is_meant(operation)) {
-            if grid.start.elapsed() > grid.extent.time {
+            // The first pass leaves nobody out, however late it is.
+            if pass > 0 && grid.start.elapsed() > grid.extent.time || grid.is_over() {
                 return;
             }
             let taken = &grid.board.tallies[index].taken;
@@ -251,7 +253,13 @@ impl<'a> Shard<'a> {
     fn point(&mut self, index: usize, trace: &Trace, corpse: Option<Place<'_>>, point: Point) {
         let grid = self.grid;
         let operation = &grid.operations[index];
-        let stopped = (point.kind == Kind::Pair).then(|| self.bystander(operation, point)).flatten();
+        let stopped = match (point.kind == Kind::Pair).then(|| self.bystander(operation, point)).transpose() {
+            Ok(stopped) => stopped,
+            Err(fault) => {
+                let how = format!("nobody can be stopped while somebody is killed in {}", operation.name);
+                return self.report(index, &fault, (point.count, point.seed), &how);
+            }
+        };
         let bystander =
             stopped.as_ref().map(|(act, count, trace)| Place { act: *act, count: *count, trace: Some(trace) });
         let run = Run {
@@ -263,7 +271,9 @@ impl<'a> Shard<'a> {
             is_halt: point.kind == Kind::Halt,
         };
         let outcome = self.harness.run(operation, &run);
-        grid.board.tallies[index].kills.fetch_add(outcome.kills, Ordering::Relaxed);
+        let tally = &grid.board.tallies[index];
+        tally.kills.fetch_add(outcome.kills, Ordering::Relaxed);
+        tally.longest.fetch_max(outcome.longest.as_millis() as u64, Ordering::Relaxed);
         if let Some(fault) = outcome.fault {
             let how = describe(grid, operation, &run);
             self.report(index, &fault, (point.count, point.seed), &how);
@@ -271,15 +281,17 @@ impl<'a> Shard<'a> {
     }
 
     /// Who is stopped meanwhile, and where.
-    fn bystander(&mut self, operation: &Operation, point: Point) -> Option<(usize, u32, Trace)> {
+    fn bystander(&mut self, operation: &Operation, point: Point) -> Check<(usize, u32, Trace)> {
         let acts = self.grid.families[operation.family].acts();
-        let candidates: Vec<usize> = (0..acts.len()).filter(|&act| !acts[act].is_alone).collect();
+        let candidates: Vec<usize> = (0..acts.len()).filter(|&act| acts[operation.act].may_pair(&acts[act])).collect();
         let number = mix(&[mix_name(point.seed, &operation.name), u64::from(point.count), 3]);
-        let act = *candidates.get(number as usize % candidates.len().max(1))?;
+        let Some(&act) = candidates.get(number as usize % candidates.len().max(1)) else {
+            return corrupt("no act of the family can be one of a pair");
+        };
         let name = super::name(&*self.grid.families[operation.family], &acts[act], false);
-        let trace = self.trace_of_act(&Operation { name, family: operation.family, act, is_recovery: false }).ok()?;
+        let trace = self.trace_of_act(&Operation { name, family: operation.family, act, is_recovery: false })?;
         let count = (mix(&[number, 4]) % u64::from(trace.len + 1)) as u32;
-        Some((act, count, trace))
+        Ok((act, count, trace))
     }
 
     fn trace_of_act(&mut self, operation: &Operation) -> Check<Trace> {

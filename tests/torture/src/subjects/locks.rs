@@ -1,6 +1,7 @@
 //! The locks without data: what they guard are two values beside them, who is inside and how often somebody was.
 
 use super::{effects, repaired};
+use crate::grid::belongings::LOCK;
 use crate::operation::{Acts, Check, Deed, Subject, corrupt, duplicated, lost};
 use crate::step::{begin, end};
 use shmkit::sync::{LockGuard, RLockGuard};
@@ -60,7 +61,8 @@ impl Subject for Locks {
     }
 
     fn glance(&self, stopped: &Deed) -> Check {
-        let was_inside = [0, 1].map(|which| self.inside[which].load() == stopped.id);
+        let is_owner = ["lock", "rlock"].map(|name| stopped.belongings.count(name, LOCK) > 0);
+        let was_inside = [0, 1].map(|which| is_owner[which] || self.inside[which].load() == stopped.id);
         // What a dead owner left is mended.
         let lock = repaired(self.lock.try_lock(), |_| self.inside[0].store(0));
         let rlock = repaired(self.rlock.try_lock(), |_| self.inside[1].store(0));

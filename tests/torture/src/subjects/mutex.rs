@@ -1,6 +1,7 @@
 //! The mutex. Its data says who is inside, and counts twice: two counts that differ were left by a death.
 
 use super::{dies, effects};
+use crate::grid::belongings::LOCK;
 use crate::operation::{Acts, Check, Deed, Subject, corrupt, duplicated, lost};
 use crate::step::{begin, end};
 use shmkit::sync::MutexGuard;
@@ -57,20 +58,9 @@ impl Subject for Mutexed {
         Ok(Mutexed { mutex: segment.mutex("mutex").open()? })
     }
 
-    fn owner(&self) -> Option<u32> {
-        match self.mutex.try_lock() {
-            Ok(_) => None,
-            Err(LockError::OwnerDied(dead)) => {
-                drop(dead.repair(|_| ()));
-                None
-            }
-            Err(LockError::Failed(Error::Sync(SyncError::WouldBlock { holder, .. }))) => Some(holder?.pid),
-            Err(LockError::Failed(_)) => None,
-        }
-    }
-
     fn glance(&self, stopped: &Deed) -> Check {
-        let robbed = |data: &Data| stopped.is_owner || data[0] == stopped.id;
+        let is_owner = stopped.belongings.count("mutex", LOCK) > 0;
+        let robbed = |data: &Data| is_owner || data[0] == stopped.id;
         match self.mutex.try_lock() {
             Ok(guard) if robbed(&guard) => corrupt("a stopped owner was robbed"),
             Err(LockError::OwnerDied(dead)) => {

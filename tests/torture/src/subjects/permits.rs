@@ -1,6 +1,7 @@
 //! The semaphore whose permits have owners: whoever dies, all of them are there.
 
-use crate::operation::{Acts, Check, Deed, Subject, leaked};
+use crate::grid::belongings::PERMITS;
+use crate::operation::{Acts, Check, Deed, Subject, corrupt, leaked};
 use crate::step::{begin, end};
 use shmkit::{PermitSemaphore, Segment};
 use std::time::Duration;
@@ -35,6 +36,21 @@ impl Subject for Owned {
 
     fn open(segment: &Segment) -> shmkit::Result<Self> {
         Ok(Owned { some: segment.permit_semaphore("some").open()?, one: segment.permit_semaphore("one").open()? })
+    }
+
+    fn glance(&self, stopped: &Deed) -> Check {
+        for (name, semaphore) in [("some", &self.some), ("one", &self.one)] {
+            let held = stopped.belongings.count(name, PERMITS) as u32;
+            let taken: Vec<_> = std::iter::from_fn(|| semaphore.try_acquire().ok()).collect();
+            let count = taken.len() as u32;
+            taken.into_iter().for_each(drop);
+            if count + held > semaphore.permits() {
+                return corrupt(format!(
+                    "{count} permits of {name} are free, and {held} are of somebody who is stopped"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn audit(&self, _: &Segment, _: &[Deed]) -> Check {

@@ -18,6 +18,10 @@ pub struct Pipe {
 
 const FIRST: [u64; 2] = [1, 2];
 
+/// An end has one holder: somebody can be stopped at one of them while somebody else is killed at the other.
+const SENDING: &str = "sending";
+const RECEIVING: &str = "receiving";
+
 fn element(value: u64) -> Element {
     [value, !value]
 }
@@ -128,7 +132,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(SENDING)
         .act("drop sender", |actor| {
             let sender = actor.sender()?;
             begin();
@@ -136,7 +140,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(SENDING)
         .act("send", |actor| {
             let (sender, element) = (actor.sender()?, element(value(actor.scene.id(), 1)));
             begin();
@@ -144,7 +148,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(SENDING)
         .act("send many", |actor| {
             let (sender, elements) = (actor.sender()?, [1, 2, 3].map(|k| element(value(actor.scene.id(), k))));
             begin();
@@ -152,7 +156,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(SENDING)
         .act("commit", |actor| {
             let mut sender = actor.sender()?;
             let mut loan = sender.loan()?;
@@ -162,7 +166,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(SENDING)
         .act("loan", |actor| {
             let mut sender = actor.sender()?;
             begin();
@@ -172,14 +176,14 @@ pub fn acts() -> Acts<Pipe> {
             drop(loan);
             Ok(())
         })
-        .alone()
+        .on(SENDING)
         .act("open receiver", |actor| {
             begin();
             let _receiver = actor.receiver()?;
             end();
             Ok(())
         })
-        .alone()
+        .on(RECEIVING)
         .act("drop receiver", |actor| {
             let receiver = actor.receiver()?;
             begin();
@@ -187,7 +191,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(RECEIVING)
         .act("receive", |actor| {
             let receiver = actor.receiver()?;
             begin();
@@ -196,7 +200,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(RECEIVING)
         .act("receive many", |actor| {
             let receiver = actor.receiver()?;
             let mut elements = [[0; 2]; 2];
@@ -206,7 +210,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(RECEIVING)
         .act("receive in place", |actor| {
             let mut receiver = actor.receiver()?;
             begin();
@@ -217,7 +221,7 @@ pub fn acts() -> Acts<Pipe> {
             end();
             Ok(())
         })
-        .alone()
+        .on(RECEIVING)
         .act("send to a waiter", |actor| {
             let (sender, element) = (actor.sender()?, element(value(actor.scene.id(), 1)));
             begin();
