@@ -8,7 +8,7 @@ use crate::limits;
 use crate::peers;
 use crate::stage::Stage;
 use shmkit::process::StartMethod;
-use shmkit::{Pool, Process};
+use shmkit::{Barrier, Pool, Process};
 use std::time::{Duration, Instant};
 
 fn nothing() {}
@@ -70,9 +70,27 @@ pub fn unpin() -> Result {
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
 }
 
+/// Comes back when both workers are here.
+fn meet(both: Barrier) -> bool {
+    both.wait().is_ok()
+}
+
+/// Waits until both workers have begun to work: one that still starts takes the other one's CPU.
+fn await_workers(pool: &Pool) -> Result {
+    let both = Barrier::new(2)?;
+    let mut met = [both.clone(), both].map(|both| pool.apply_async(meet, (both,)));
+    for met in &mut met {
+        if !met.get()? {
+            return Err("the workers did not meet".into());
+        }
+    }
+    Ok(())
+}
+
 fn pool(stage: &Stage, chunk: usize) -> Result {
     unpin()?;
     let pool = Pool::new(2)?;
+    await_workers(&pool)?;
     pool.map(next, 0..100)?;
     let start = Instant::now();
     let results = pool.map_chunked(next, 0..stage.n, chunk).get()?;
@@ -107,6 +125,7 @@ fn apply_to_idle_workers(stage: &Stage) -> Result {
 }
 
 fn apply(stage: &Stage, pool: &Pool) -> Result {
+    await_workers(pool)?;
     for number in 0..10 {
         pool.apply(next, (number,))?;
     }
