@@ -132,6 +132,8 @@ pub enum Goal {
 pub struct Figure {
     /// Its name: unique, and what `--only` looks at.
     pub name: String,
+    /// What the name leaves open: who runs where, what exactly is done. Empty where there is nothing to say.
+    pub about: &'static str,
     /// What its values are in.
     pub unit: Unit,
     /// shmkit's goals.
@@ -143,7 +145,14 @@ pub struct Figure {
 impl Figure {
     /// One without contestants.
     pub fn new(name: impl Into<String>, unit: Unit) -> Figure {
-        Figure { name: name.into(), unit, goals: Vec::new(), contestants: Vec::new() }
+        Figure { name: name.into(), about: "", unit, goals: Vec::new(), contestants: Vec::new() }
+    }
+
+    /// With a line on what the name leaves open.
+    #[must_use]
+    pub fn about(mut self, about: &'static str) -> Figure {
+        self.about = about;
+        self
     }
 
     /// With a goal.

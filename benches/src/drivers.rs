@@ -53,6 +53,9 @@ pub trait Rx<P: Payload> {
     }
 }
 
+/// Messages of a batch, where contestants can send and receive several at once.
+pub const BATCH: usize = 64;
+
 /// What one role has of a channel that is used one way.
 pub enum Side<T, R> {
     /// It sends.

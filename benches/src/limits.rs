@@ -1,12 +1,13 @@
 //! What the machine can do at best: each is the least code that does the job, without names, checks, waiting or safety.
 
 use crate::Result;
-use crate::drivers::{Rx, Side, Tx, latencies, one_way, round_trip};
+use crate::drivers::{BATCH, Rx, Side, Tx, latencies, one_way, round_trip};
 use crate::payload::{Payload, capacity};
 use crate::stage::{Line, Stage};
 use std::ffi::CStr;
 use std::hint::spin_loop;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -230,9 +231,75 @@ pub fn ring_one_way<P: Payload>(stage: &Stage) -> Result {
     one_way::<P, _, _>(stage, if stage.role == 0 { Side::Sends(end) } else { Side::Receives(end) })
 }
 
+/// An end of a minimal ring that moves its position once a batch: elements are written and read where they lie.
+struct RingBatches<P>(RingEnd<P>);
+
+impl<P: Payload> Tx<P> for RingBatches<P> {
+    fn send(&mut self, sequence: u64) -> Result {
+        self.0.send(sequence)
+    }
+
+    fn send_all(&mut self, mut numbers: Range<u64>) -> Result {
+        let end = &mut self.0;
+        while !numbers.is_empty() {
+            let count = (BATCH as u64).min(numbers.end - numbers.start);
+            while end.position + count - end.seen > end.mask + 1 {
+                end.seen = end.ring().head.0.load(Ordering::Acquire);
+                if end.position + count - end.seen > end.mask + 1 {
+                    spin_loop();
+                }
+            }
+            for sequence in numbers.by_ref().take(count as usize) {
+                // SAFETY: the place is the sender's until the tail goes up.
+                unsafe { &mut *end.payload() }.fill(sequence);
+                end.position += 1;
+            }
+            end.ring().tail.0.store(end.position, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+impl<P: Payload> Rx<P> for RingBatches<P> {
+    fn recv(&mut self) -> Result<u64> {
+        self.0.recv()
+    }
+
+    fn recv_all(&mut self, mut count: u64) -> Result<u64> {
+        let end = &mut self.0;
+        let mut sum = 0u64;
+        while count > 0 {
+            while end.position == end.seen {
+                end.seen = end.ring().tail.0.load(Ordering::Acquire);
+                if end.position == end.seen {
+                    spin_loop();
+                }
+            }
+            let got = (end.seen - end.position).min(BATCH as u64).min(count);
+            for _ in 0..got {
+                // SAFETY: the place is the receiver's until the head goes up.
+                sum = sum.wrapping_add(unsafe { &*end.payload() }.digest());
+                end.position += 1;
+            }
+            end.ring().head.0.store(end.position, Ordering::Release);
+            count -= got;
+        }
+        Ok(sum)
+    }
+}
+
+/// One way over a minimal ring, in batches.
+///
+/// # Errors
+/// If a message arrives otherwise than it was sent.
+pub fn ring_one_way_in_batches<P: Payload>(stage: &Stage) -> Result {
+    let end = RingBatches(RingEnd::<P>::new(stage, 0));
+    one_way::<P, _, _>(stage, if stage.role == 0 { Side::Sends(end) } else { Side::Receives(end) })
+}
+
 // ---- memory -------------------------------------------------------------------------------------------------------------
 
-/// Copies of a buffer to one that another CPU has written last, and back: publishes gigabytes a second.
+/// Copies of one buffer to another in one process, which lie in its cache where they fit: publishes gigabytes a second.
 ///
 /// # Errors
 /// If the copy differs.
@@ -326,12 +393,28 @@ pub fn uncontended(stage: &Stage, lock: &impl Locks) -> Result {
     Ok(())
 }
 
-/// Spins for about 100 ns, without a clock: what a process does between two uses of a lock.
+/// The variable that tells the processes of a measurement how long the gap is: the same for all contestants of a run.
+pub(crate) const GAP: &str = "SHMKIT_BENCH_GAP";
+
+/// What a process does between two uses of a lock: so many steps, without a clock.
 #[inline]
-fn gap() {
-    for step in 0..64u64 {
+fn gap(steps: u64) {
+    for step in 0..steps {
         std::hint::black_box(step);
     }
+}
+
+/// How many steps of the gap take 100 ns on this machine, by the clock. The fastest of many trials counts: what disturbs one makes
+/// it slower.
+pub fn gap_steps() -> u64 {
+    const STEPS: u64 = 10_000;
+    let trial = || {
+        let start = Instant::now();
+        gap(std::hint::black_box(STEPS));
+        start.elapsed().as_nanos() as f64
+    };
+    let least = (0..500).map(|_| trial()).fold(f64::INFINITY, f64::min).max(1.0);
+    (100.0 * STEPS as f64 / least).round() as u64
 }
 
 /// Both processes lock, count and unlock, with a gap of work in between: millions of locks a second, of both together.
@@ -340,6 +423,7 @@ fn gap() {
 /// The contestant's, and if the count is wrong.
 pub fn contended(stage: &Stage, lock: &impl Locks) -> Result {
     let counter = counter(stage);
+    let steps = std::env::var(GAP).ok().and_then(|steps| steps.parse().ok()).unwrap_or_else(gap_steps);
     // SAFETY: scratch memory, under the lock.
     let inside = || unsafe { counter.write_volatile(counter.read_volatile() + 1) };
     for count in [1000, stage.n] {
@@ -347,7 +431,7 @@ pub fn contended(stage: &Stage, lock: &impl Locks) -> Result {
         let start = Instant::now();
         for _ in 0..count {
             lock.with(inside)?;
-            gap();
+            gap(steps);
         }
         stage.barrier()?;
         let elapsed = start.elapsed();

@@ -49,6 +49,13 @@ impl Machine {
         ];
         Machine { facts }
     }
+
+    /// With a fact more.
+    #[must_use]
+    pub fn with(mut self, what: &'static str, value: String) -> Machine {
+        self.facts.push((what, value));
+        self
+    }
 }
 
 impl fmt::Display for Machine {

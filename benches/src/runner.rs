@@ -7,8 +7,9 @@ use crate::stage::{self, Stage};
 use hdrhistogram::Histogram;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A measurement that takes longer has hung.
@@ -44,10 +45,54 @@ pub struct Samples {
     pub failure: Option<String>,
 }
 
+impl Samples {
+    /// None yet.
+    pub fn new() -> Samples {
+        Samples { values: Vec::new(), latencies: None, failure: None }
+    }
+
+    /// Takes all values away: who gave a wrong result once is not to be believed about the other times.
+    pub fn fail(&mut self, why: String) {
+        *self = Samples { failure: Some(why), ..Samples::new() };
+    }
+}
+
 /// Starts this program again as one process of a contestant.
 pub struct Launcher {
     /// Words before the harness's own: the subcommand of a program that has others, too.
     pub prefix: Vec<String>,
+    /// Steps of the gap between two uses of a lock, from [`crate::limits::gap_steps`].
+    pub gap: u64,
+}
+
+/// The process group of the measurement that runs, 0 between two: its processes, and those they start themselves.
+static GROUP: AtomicI32 = AtomicI32::new(0);
+
+/// Kills all that the measurement in hand has started. Async-signal-safe.
+fn kill_group() {
+    let group = GROUP.load(Ordering::SeqCst);
+    if group > 0 {
+        // SAFETY: no preconditions.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+    }
+}
+
+/// Takes the measurement in hand along when the harness is told to end: it is in a group of its own, so the terminal does not
+/// tell it.
+pub fn end_with_the_measurement() {
+    extern "C" fn ended(signal: i32) {
+        kill_group();
+        // SAFETY: both calls may be made in a handler; the default action ends this process.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let handler: extern "C" fn(i32) = ended;
+        // SAFETY: the handler makes async-signal-safe calls only.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
 }
 
 /// The first of the words that make a process a contestant's.
@@ -56,13 +101,16 @@ pub const STAGE: &str = "--stage";
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Launcher {
-    fn start(&self, words: &[String], errors: &OwnedFd) -> Result<Child> {
+    /// Starts a process in a group, or in a new one of its own where there is none yet.
+    fn start(&self, words: &[String], errors: &OwnedFd, group: Option<u32>) -> Result<Child> {
         let cpus: Vec<String> = stage::cpus().iter().map(usize::to_string).collect();
         Ok(Command::new(std::env::current_exe()?)
             .args(&self.prefix)
             .arg(STAGE)
             .args(words)
             .env("SHMKIT_BENCH_CPUS", cpus.join(","))
+            .env(crate::limits::GAP, self.gap.to_string())
+            .process_group(group.map_or(0, |group| group as i32))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors.try_clone()?)
@@ -84,6 +132,7 @@ impl Launcher {
         let mut errors = tempfile().map_err(text)?;
         let log: OwnedFd = errors.try_clone().map_err(|error| error.to_string())?.into();
         let mut children = Vec::new();
+        let mut group = None;
         for role in 0..roles {
             let words = [
                 figure.name.clone(),
@@ -93,8 +142,14 @@ impl Launcher {
                 n.to_string(),
                 name.clone(),
             ];
-            match self.start(&words, &log) {
-                Ok(child) => children.push(child),
+            match self.start(&words, &log, group) {
+                Ok(child) => {
+                    if group.is_none() {
+                        GROUP.store(child.id() as i32, Ordering::SeqCst);
+                    }
+                    group.get_or_insert(child.id());
+                    children.push(child);
+                }
                 Err(error) => stage.fail(&error.to_string()),
             }
         }
@@ -117,8 +172,8 @@ impl Launcher {
             // Who is left once another one has failed finds out at the next barrier; who waits in a call does not.
             if late || failed && start.elapsed() > Duration::from_secs(2) {
                 stage.fail("it hung");
+                kill_group();
                 for child in &mut children {
-                    let _ = child.kill();
                     let _ = child.wait();
                 }
                 children.clear();
@@ -126,8 +181,14 @@ impl Launcher {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(2));
         }
+        let outcome = stage.outcome();
+        if outcome.is_err() {
+            // Who failed may have left processes of its own behind.
+            kill_group();
+        }
+        GROUP.store(0, Ordering::SeqCst);
         clean_up(&name);
-        stage.outcome().map_err(|why| {
+        outcome.map_err(|why| {
             let mut said = String::new();
             let _ = errors.seek(SeekFrom::Start(0)).and_then(|_| errors.read_to_string(&mut said));
             match said.lines().rfind(|line| !line.trim().is_empty()) {
@@ -139,8 +200,7 @@ impl Launcher {
 
     /// All contestants of a figure: A B C, A B C, … in new processes each time.
     pub fn run(&self, figure: &Figure, effort: Effort, mut progress: impl FnMut(&str)) -> Vec<Samples> {
-        let empty = || Samples { values: Vec::new(), latencies: None, failure: None };
-        let mut samples: Vec<Samples> = figure.contestants.iter().map(|_| empty()).collect();
+        let mut samples: Vec<Samples> = figure.contestants.iter().map(|_| Samples::new()).collect();
         let mut amounts = vec![0; samples.len()];
         for (place, contestant) in figure.contestants.iter().enumerate() {
             progress(contestant.label);
@@ -150,7 +210,7 @@ impl Launcher {
                 Amount::Fitting => match self.fitting(figure, contestant, effort) {
                     Ok(amount) => amount,
                     Err(why) => {
-                        samples[place].failure = Some(why);
+                        samples[place].fail(why);
                         0
                     }
                 },
@@ -172,7 +232,7 @@ impl Launcher {
                             }
                         }
                     }
-                    Err(why) => samples[place].failure = Some(why),
+                    Err(why) => samples[place].fail(why),
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! The command line: which figures to measure, how thoroughly, and where the results go.
 
 use crate::contest::Figure;
+use crate::limits::gap_steps;
 use crate::machine::Machine;
 use crate::payload::Payload;
 use crate::report::{self, Report};
-use crate::runner::{Effort, Launcher, STAGE};
+use crate::runner::{Effort, Launcher, STAGE, end_with_the_measurement};
 use crate::stage::{Stage, pin};
 use crate::{Result, peers, rows};
 use std::io::{IsTerminal, Write};
@@ -83,6 +84,11 @@ impl Suite {
         Suite { figures: rows::all(), prefix: Vec::new() }
     }
 
+    /// Only figures of one's own.
+    pub fn of(figures: Vec<Figure>) -> Suite {
+        Suite { figures, prefix: Vec::new() }
+    }
+
     /// Measures messages of type `P`, too.
     #[must_use]
     pub fn payload<P: Payload>(mut self) -> Suite {
@@ -133,6 +139,9 @@ impl Suite {
         for figure in self.figures.iter().filter(|figure| options.wants(figure)) {
             let labels: Vec<&str> = figure.contestants.iter().map(|contestant| contestant.label).collect();
             let _ = writeln!(out, "{} [{}]: {}", figure.name, figure.unit.text(), labels.join(", "));
+            if !figure.about.is_empty() {
+                let _ = writeln!(out, "    {}", figure.about);
+            }
         }
     }
 
@@ -142,9 +151,11 @@ impl Suite {
         if wanted.is_empty() {
             return Err("no figure has that in its name; --list shows them".into());
         }
-        let machine = Machine::look();
+        let gap = gap_steps();
+        let machine = Machine::look().with("gap between locks", format!("{gap} steps, 100 ns by the clock"));
         println!("{machine}");
-        let launcher = Launcher { prefix: self.prefix.clone() };
+        end_with_the_measurement();
+        let launcher = Launcher { prefix: self.prefix.clone(), gap };
         let terminal = std::io::stderr().is_terminal();
         let start = Instant::now();
         let mut reports = Vec::new();
@@ -173,7 +184,10 @@ impl Suite {
         if let Some(path) = &options.html {
             std::fs::write(path, report::html(&reports, &machine))?;
         }
-        Ok(())
+        match reports.iter().flat_map(Report::broken).count() {
+            0 => Ok(()),
+            failed => Err(format!("{failed} rows of the project's own failed").into()),
+        }
     }
 
     /// `FIGURE CONTESTANT FD ROLE N NAME`.

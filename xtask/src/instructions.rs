@@ -58,18 +58,22 @@ pub fn check() -> Result {
         println!("not compared: {FILE} was written with {compiler}, and this is {own}");
         return Ok(());
     }
-    let mut wrong: Vec<String> = Vec::new();
-    for (name, &now) in &counts {
-        match known.get(name) {
-            Some(&before) if now > before * MARGIN => wrong.push(format!("{name}: {now:.0} instead of {before:.0}")),
-            Some(_) => {}
-            None => wrong.push(format!("{name} is not in {FILE}")),
-        }
-    }
+    let wrong = differences(&counts, &known);
     match wrong.is_empty() {
         true => Ok(()),
         false => Err(format!("{} (`cargo xtask instructions` writes the counts down)", wrong.join("; "))),
     }
+}
+
+/// What is slower than it was written down, and what is on one side only: a path that nobody counts any more is not checked.
+fn differences(now: &Counts, known: &Counts) -> Vec<String> {
+    let counted = now.iter().filter_map(|(name, &now)| match known.get(name) {
+        Some(&before) if now > before * MARGIN => Some(format!("{name}: {now:.0} instead of {before:.0}")),
+        Some(_) => None,
+        None => Some(format!("{name} is not in {FILE}")),
+    });
+    let gone = known.keys().filter(|name| !now.contains_key(*name));
+    counted.chain(gone.map(|name| format!("{name} is in {FILE}, and no path of that name is counted"))).collect()
 }
 
 fn print(counts: &Counts, known: &Counts) {
@@ -132,5 +136,26 @@ fn collected(program: &Path, name: &str, count: u64) -> Result<f64> {
     match (output.status.success(), number) {
         (true, Some(number)) => Ok(number),
         _ => Err(format!("{name} under valgrind: {}", said.lines().last().unwrap_or("it failed"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(all: &[(&str, f64)]) -> Counts {
+        all.iter().map(|&(name, count)| (name.to_owned(), count)).collect()
+    }
+
+    #[test]
+    fn a_slower_path_a_new_one_and_one_that_is_gone_are_told() {
+        let known = counts(&[("fast", 100.0), ("gone", 10.0), ("slow", 100.0)]);
+        let now = counts(&[("fast", 104.0), ("new", 1.0), ("slow", 106.0)]);
+        let told = differences(&now, &known);
+        assert_eq!(told.len(), 3, "{told:?}");
+        for (text, start) in told.iter().zip(["new is not in", "slow: 106 instead of 100", "gone is in"]) {
+            assert!(text.starts_with(start), "{text}");
+        }
+        assert!(differences(&known, &known).is_empty());
     }
 }

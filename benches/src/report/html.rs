@@ -1,6 +1,6 @@
 //! `--html`: one page that needs nothing else, with a chart a figure.
 
-use super::{Report, Row, number};
+use super::{Report, Row, number, times, verdict};
 use crate::contest::Kind;
 use crate::machine::Machine;
 use std::fmt::Write;
@@ -55,14 +55,13 @@ pub fn html(reports: &[Report], machine: &Machine) -> String {
     goals(&mut out, reports);
     for report in reports {
         let _ = writeln!(out, "<section>\n<h2>{} <small>[{}]</small></h2>", escaped(&report.name), report.unit.text());
+        if !report.about.is_empty() {
+            let _ = writeln!(out, "<p>{}</p>", escaped(report.about));
+        }
         for goal in &report.goals {
-            let (class, word) = match goal.met {
-                Some(true) => ("met", "met"),
-                Some(false) => ("missed", "missed"),
-                None => ("", "not judged"),
-            };
-            let text = escaped(&goal.text);
-            let _ = writeln!(out, "<div>goal {text}: <span class=\"{class}\">{word} at {:.2}</span></div>", goal.ratio);
+            let (class, _) = mark(goal.met);
+            let (text, verdict) = (escaped(&goal.text), verdict(goal));
+            let _ = writeln!(out, "<div>goal {text}: <span class=\"{class}\">{verdict}</span></div>");
         }
         chart(&mut out, report);
         values(&mut out, report);
@@ -76,27 +75,33 @@ pub fn html(reports: &[Report], machine: &Machine) -> String {
     out
 }
 
+/// The class and the sign of a verdict.
+fn mark(met: Option<bool>) -> (&'static str, &'static str) {
+    match met {
+        Some(true) => ("met", "✓"),
+        Some(false) => ("missed", "✗"),
+        None => ("", "?"),
+    }
+}
+
 fn goals(out: &mut String, reports: &[Report]) {
     if reports.iter().all(|report| report.goals.is_empty()) {
         return;
     }
-    out.push_str("<section>\n<h2>Goals</h2>\n<table>\n<tr><th>figure<th>value<th>goal<th>ratio<th>\n");
+    out.push_str("<section>\n<h2>Goals</h2>\n<table>\n<tr><th>figure<th>value<th>÷ limit<th>÷ best peer<th>goal<th>÷ goal's base<th>\n");
     for report in reports {
         let value = report.shmkit.map_or(f64::NAN, |own| report.rows[own].median());
         for goal in &report.goals {
-            let (class, mark) = match goal.met {
-                Some(true) => ("met", "✓"),
-                Some(false) => ("missed", "✗"),
-                None => ("", "?"),
-            };
+            let (class, mark) = mark(goal.met);
+            let [limit, peer] = [report.limit, report.best_peer].map(|to| times(report.own_ratio(to)));
             let _ = writeln!(
                 out,
-                "<tr><td>{}<td>{} {}<td>{}<td>{:.2}<td class=\"{class}\">{mark}",
+                "<tr><td>{}<td>{} {}<td>{limit}<td>{peer}<td>{}<td>{}<td class=\"{class}\">{mark}",
                 escaped(&report.name),
                 number(value),
                 report.unit.text(),
                 escaped(&goal.text),
-                goal.ratio
+                times(goal.ratio)
             );
         }
     }
@@ -185,10 +190,10 @@ fn values(out: &mut String, report: &Report) {
             continue;
         }
         let (least, most) = row.range();
-        let ratio = report.limit.map_or(f64::NAN, |limit| report.ratio(place, limit));
+        let ratio = times(report.limit.map_or(f64::NAN, |limit| report.ratio(place, limit)));
         let _ = write!(
             out,
-            "<tr><td class=\"{}\">{}<td>{}<td>{}<td>{}<td>{ratio:.2}",
+            "<tr><td class=\"{}\">{}<td>{}<td>{}<td>{}<td>{ratio}",
             class(row.kind),
             escaped(row.label),
             number(row.median()),
@@ -217,5 +222,11 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), 1);
         assert_eq!(page.matches("<circle").count(), 4);
         assert!(page.contains("&lt;fast&gt;") && !page.contains("http") && !page.contains("NaN"), "{page}");
+    }
+
+    #[test]
+    fn what_has_no_limit_and_no_verdict_is_a_dash() {
+        let page = html(&[super::super::tests::report_without(1)], &Machine { facts: Vec::new() });
+        assert!(page.contains("cannot be judged") && page.contains("<td>–") && !page.contains("NaN"), "{page}");
     }
 }

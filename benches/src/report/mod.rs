@@ -39,6 +39,9 @@ impl Row {
 /// A goal, and whether it is met; `None` where what it compares with has no value.
 pub struct Judged {
     pub text: String,
+    /// What shmkit is compared with: a contestant's label, or a value.
+    pub base: String,
+    /// shmkit's value in that.
     pub ratio: f64,
     pub met: Option<bool>,
 }
@@ -46,6 +49,7 @@ pub struct Judged {
 /// A figure's results.
 pub struct Report {
     pub name: String,
+    pub about: &'static str,
     pub unit: Unit,
     pub rows: Vec<Row>,
     pub goals: Vec<Judged>,
@@ -90,12 +94,35 @@ impl Report {
         let limit = judged.or_else(|| of_kind(Kind::Limit).next_back()).filter(measured);
         let best_peer = of_kind(Kind::Peer).filter(measured).min_by(better);
         let goals = figure.goals.iter().map(|goal| judge(goal, figure, &rows, shmkit)).collect();
-        Report { name: figure.name.clone(), unit: figure.unit, rows, goals, shmkit, limit, best_peer }
+        Report {
+            name: figure.name.clone(),
+            about: figure.about,
+            unit: figure.unit,
+            rows,
+            goals,
+            shmkit,
+            limit,
+            best_peer,
+        }
     }
 
     /// The median ratio of one row to another.
     pub fn ratio(&self, of: usize, to: usize) -> f64 {
         ratio(&self.rows[of].values, &self.rows[to].values)
+    }
+
+    /// shmkit's median ratio to a row; not a number where one of them is missing.
+    pub fn own_ratio(&self, to: Option<usize>) -> f64 {
+        match (self.shmkit, to) {
+            (Some(own), Some(to)) => self.ratio(own, to),
+            _ => f64::NAN,
+        }
+    }
+
+    /// The rows that failed though nobody else's program is needed for them, and why.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let own = self.rows.iter().filter(|row| row.kind != Kind::Peer);
+        own.filter_map(|row| Some((row.label, row.failure.as_deref()?)))
     }
 
     /// All goals in one text; empty where there are none.
@@ -117,21 +144,36 @@ fn judge(goal: &Goal, figure: &Figure, rows: &[Row], shmkit: Option<usize>) -> J
         (Some(own), Some(other)) => ratio(&rows[own].values, &rows[other].values),
         _ => f64::NAN,
     };
-    let (text, ratio, met) = match *goal {
+    let (text, base, ratio, met) = match *goal {
         Goal::AtMost(times, label) => {
             let ratio = against(label);
-            (format!("≤ {times} × {label}"), ratio, ratio <= times)
+            (format!("≤ {times} × {label}"), label.to_owned(), ratio, ratio <= times)
         }
         Goal::AtLeast(times, label) => {
             let ratio = against(label);
-            (format!("≥ {times} × {label}"), ratio, ratio >= times)
+            (format!("≥ {times} × {label}"), label.to_owned(), ratio, ratio >= times)
         }
         Goal::Below(most) => {
             let value = shmkit.map_or(f64::NAN, |own| rows[own].median());
-            (format!("≤ {most} {}", figure.unit.text()), value / most, value <= most)
+            let base = format!("{most} {}", figure.unit.text());
+            (format!("≤ {base}"), base, value / most, value <= most)
         }
     };
-    Judged { text, ratio, met: (!ratio.is_nan()).then_some(met) }
+    Judged { text, base, ratio, met: (!ratio.is_nan()).then_some(met) }
+}
+
+/// A ratio; a dash where there is none.
+pub fn times(ratio: f64) -> String {
+    if ratio.is_nan() { "–".to_owned() } else { format!("{ratio:.2}") }
+}
+
+/// What a goal came to, in words.
+pub fn verdict(goal: &Judged) -> String {
+    match goal.met {
+        Some(true) => format!("met at {:.2}", goal.ratio),
+        Some(false) => format!("MISSED at {:.2}", goal.ratio),
+        None => "cannot be judged".to_owned(),
+    }
 }
 
 /// A number with three significant digits and separators for thousands.
@@ -168,20 +210,58 @@ mod tests {
     }
 
     fn samples(values: &[f64]) -> Samples {
-        Samples { values: values.to_vec(), latencies: None, failure: None }
+        Samples { values: values.to_vec(), ..Samples::new() }
     }
 
-    pub(super) fn report() -> Report {
-        let figure = Figure::new("round trip", Unit::Nanoseconds).goal(Goal::AtMost(1.2, "ring")).with([
+    fn figure() -> Figure {
+        Figure::new("round trip", Unit::Nanoseconds).goal(Goal::AtMost(1.2, "ring")).with([
             Contestant::pair("shmkit", Kind::Shmkit, never),
             Contestant::pair("ring", Kind::Limit, never),
             Contestant::pair("slow", Kind::Peer, never),
             Contestant::pair("fast", Kind::Peer, never),
             Contestant::pair("broken", Kind::Peer, never),
-        ]);
-        let broken = Samples { values: Vec::new(), latencies: None, failure: Some("it hung".to_owned()) };
-        let values: [&[f64]; 4] = [&[110.0, 220.0], &[100.0, 200.0], &[900.0, 900.0], &[165.0, 330.0]];
-        Report::new(&figure, values.into_iter().map(samples).chain([broken]).collect())
+        ])
+    }
+
+    /// What the contestants of [`figure`] gave. The last one was the fastest, and then failed.
+    fn all_samples() -> Vec<Samples> {
+        let values: [&[f64]; 5] = [&[110.0, 220.0], &[100.0, 200.0], &[900.0, 900.0], &[165.0, 330.0], &[1.0]];
+        let mut all: Vec<Samples> = values.into_iter().map(samples).collect();
+        all[4].fail("it hung".to_owned());
+        all
+    }
+
+    pub(super) fn report() -> Report {
+        Report::new(&figure(), all_samples())
+    }
+
+    /// The row at `place` failed after it had given values.
+    pub(super) fn report_without(place: usize) -> Report {
+        let mut all = all_samples();
+        all[place].fail("the sum of all messages: read 0x1, sent 0x2".to_owned());
+        Report::new(&figure(), all)
+    }
+
+    #[test]
+    fn who_fails_once_has_no_values_and_meets_no_goal() {
+        let report = report_without(0);
+        assert_eq!((report.shmkit, report.met()), (None, None));
+        assert!(report.rows[0].values.is_empty() && report.rows[0].percentiles.is_none());
+        assert_eq!(report.broken().map(|(label, _)| label).collect::<Vec<_>>(), ["shmkit"]);
+    }
+
+    #[test]
+    fn what_a_failed_base_is_compared_with_is_not_judged() {
+        let report = report_without(1);
+        assert_eq!((report.limit, report.met()), (None, None));
+        assert_eq!(report.broken().map(|(label, _)| label).collect::<Vec<_>>(), ["ring"]);
+    }
+
+    #[test]
+    fn a_peer_that_failed_is_not_the_best_and_breaks_nothing() {
+        let report = report();
+        assert_eq!(report.best_peer, Some(3));
+        assert_eq!(report.broken().count(), 0);
     }
 
     #[test]

@@ -21,6 +21,9 @@ const TEXT: usize = 32;
 /// What two readers beside a writer are compared with: a second reader must not take away from the first.
 const ONE_READER: &str = "shmkit, one reader and a writer";
 
+/// Who runs where.
+const MANAGED: &str = "Python's client and manager are not pinned.";
+
 /// The element of operation `n`: all of them, in no order.
 #[inline]
 fn element(n: u64) -> u64 {
@@ -253,17 +256,21 @@ pub fn figures() -> Vec<Figure> {
     };
     vec![
         figure("dict get, number to number", 0.25, map, get_number, get_number_locally)
+            .about(MANAGED)
             .goal(Goal::AtLeast(500.0, peers::MANAGED_DICT))
             .with(peers::dicts(false)),
         figure("dict set, number to number", 0.15, map, set_number, set_number_locally)
+            .about(MANAGED)
             .goal(Goal::AtLeast(500.0, peers::MANAGED_DICT))
             .with(peers::dicts(true)),
         figure("dict get, text to 32 bytes", 0.5, map, get_text, get_text_locally),
         figure("dict set, text to 32 bytes", 0.3, map, set_text, set_text_locally),
         figure("list get, number", 0.25, vec, get_element, get_element_locally)
+            .about(MANAGED)
             .goal(Goal::AtLeast(500.0, peers::MANAGED_LIST))
             .with(peers::lists(false)),
         figure("list push, number", 0.15, vec, push, push_locally)
+            .about(MANAGED)
             .goal(Goal::AtLeast(500.0, peers::MANAGED_LIST))
             .with(peers::lists(true)),
         Figure::new("dict get, two readers and a writer", Unit::Millions).goal(Goal::AtLeast(1.0, ONE_READER)).with([

@@ -37,6 +37,7 @@ pub fn figures() -> Vec<Figure> {
     let limit = "minimal futex mutex";
     vec![
         Figure::new("mutex, no rival", Unit::Nanoseconds)
+            .about("Python's row is not pinned.")
             .goal(Goal::AtMost(1.3, limit))
             .with([
                 Contestant::single("shmkit", Shmkit, mutex_uncontended),
@@ -44,6 +45,7 @@ pub fn figures() -> Vec<Figure> {
             ])
             .with(peers::locks(1)),
         Figure::new("mutex, two processes", Unit::Millions)
+            .about("Each process does 100 ns of something else between two uses.")
             .goal(Goal::AtLeast(1.0, limit))
             .with([
                 Contestant::pair("shmkit", Shmkit, mutex_contended),

@@ -2,10 +2,11 @@
 
 use super::messages::{is_empty, is_full, segment};
 use crate::Result;
-use crate::contest::Contestant;
-use crate::contest::Kind::{Reference, Shmkit};
-use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
-use crate::payload::{Bytes8, Bytes64, Payload, Untouched, capacity, zeroed};
+use crate::contest::Kind::{Limit, Reference, Shmkit};
+use crate::contest::{Contestant, Figure, Goal, Unit};
+use crate::drivers::{BATCH, Rx, Side, Tx, one_way, round_trip};
+use crate::limits;
+use crate::payload::{Bytes8, Payload, Untouched, capacity, zeroed};
 use crate::stage::{Stage, pin};
 use shmkit::bytemuck::bytes_of;
 use shmkit::{Connection, Receiver, Segment, Sender};
@@ -127,8 +128,6 @@ fn one_way_over<P: Payload>(stage: &Stage) -> Result {
 }
 
 // ---- batches ---------------------------------------------------------------------------------------------------------
-
-const BATCH: usize = 64;
 
 /// An end that sends or receives many at once.
 struct Batches<E, P>(E, Vec<P>);
@@ -273,11 +272,12 @@ pub fn one_ways<P: Payload>() -> Contestant {
 }
 
 /// The pipe one way in batches, and one by one.
-pub fn batches() -> [Contestant; 4] {
-    [
-        Contestant::pair("shmkit", Shmkit, one_way_in_batches::<Bytes8>),
-        Contestant::pair("one by one", Reference, one_way_over::<Bytes8>),
-        Contestant::pair("64 B in batches", Reference, one_way_in_batches::<Bytes64>),
-        Contestant::pair("64 B one by one", Reference, one_way_over::<Bytes64>),
-    ]
+pub fn batches<P: Payload>(name: &str) -> Figure {
+    let single = "one by one";
+    Figure::new(name, Unit::Millions).about("Batches of 64 elements.").goal(Goal::AtLeast(3.0, single)).with([
+        Contestant::pair("shmkit", Shmkit, one_way_in_batches::<P>),
+        Contestant::pair(single, Reference, one_way_over::<P>),
+        Contestant::pair("minimal ring, batches", Limit, limits::ring_one_way_in_batches::<P>),
+        Contestant::pair("minimal ring, one by one", Reference, limits::ring_one_way::<P>),
+    ])
 }

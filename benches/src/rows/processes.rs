@@ -8,8 +8,8 @@ use crate::limits;
 use crate::peers;
 use crate::stage::Stage;
 use shmkit::process::StartMethod;
-use shmkit::{Pool, Process};
-use std::time::Instant;
+use shmkit::{Barrier, Pool, Process};
+use std::time::{Duration, Instant};
 
 fn nothing() {}
 
@@ -70,9 +70,27 @@ pub fn unpin() -> Result {
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
 }
 
+/// Comes back when both workers are here.
+fn meet(both: Barrier) -> bool {
+    both.wait().is_ok()
+}
+
+/// Waits until both workers have begun to work: one that still starts takes the other one's CPU.
+fn await_workers(pool: &Pool) -> Result {
+    let both = Barrier::new(2)?;
+    let mut met = [both.clone(), both].map(|both| pool.apply_async(meet, (both,)));
+    for met in &mut met {
+        if !met.get()? {
+            return Err("the workers did not meet".into());
+        }
+    }
+    Ok(())
+}
+
 fn pool(stage: &Stage, chunk: usize) -> Result {
     unpin()?;
     let pool = Pool::new(2)?;
+    await_workers(&pool)?;
     pool.map(next, 0..100)?;
     let start = Instant::now();
     let results = pool.map_chunked(next, 0..stage.n, chunk).get()?;
@@ -87,10 +105,27 @@ fn pool_chunk_64(stage: &Stage) -> Result {
     pool(stage, 64)
 }
 
-/// One task at a time.
-fn pool_apply(stage: &Stage) -> Result {
+/// One task after the other, while the workers still look for the next one.
+fn apply_back_to_back(stage: &Stage) -> Result {
     unpin()?;
-    let pool = Pool::new(2)?;
+    apply(stage, &Pool::new(2)?)
+}
+
+/// Never spins, and stays on the CPU of a role.
+fn sleeper(role: usize) {
+    shmkit::set_spin_time(Duration::ZERO);
+    crate::stage::pin(role).expect("the harness may use this CPU");
+}
+
+/// One task at a time, as it comes to workers that sleep: nobody spins. The caller is on the first CPU and the workers are on the
+/// second one, as are the two sides of the pipe that this is compared with.
+fn apply_to_idle_workers(stage: &Stage) -> Result {
+    sleeper(0);
+    apply(stage, &Pool::builder().workers(2).initializer(sleeper, (1,)).start()?)
+}
+
+fn apply(stage: &Stage, pool: &Pool) -> Result {
+    await_workers(pool)?;
     for number in 0..10 {
         pool.apply(next, (number,))?;
     }
@@ -112,12 +147,21 @@ const TASKS: u64 = 100_000;
 
 pub fn figures() -> Vec<Figure> {
     let call = super::pipes::blocked_in_microseconds();
-    let apply = Figure::new("pool: apply, one at a time", Unit::Microseconds)
+    let apply = Figure::new("pool: apply, one at a time, idle workers", Unit::Microseconds)
+        .about(
+            "Caller and workers sleep in between, as both sides of the pipe do, on the same two CPUs. Back to back they do not, and \
+             are not pinned; nor are the others.",
+        )
         .goal(Goal::AtMost(1.3, call.label))
-        .with([Contestant::single("shmkit", Shmkit, pool_apply), call])
+        .with([
+            Contestant::single("shmkit", Shmkit, apply_to_idle_workers),
+            call,
+            Contestant::single("back to back, spinning", Reference, apply_back_to_back),
+        ])
         .with(peers::pool_apply());
     vec![
         Figure::new("process: start and join, spawn", Unit::Microseconds)
+            .about("Starter and started are on one CPU, the first; Python's are not pinned.")
             .goal(Goal::AtMost(1.2, "std::process::Command"))
             .with([
                 Contestant::single("shmkit", Shmkit, start_join),
@@ -125,6 +169,7 @@ pub fn figures() -> Vec<Figure> {
             ])
             .with(peers::processes()),
         Figure::new("process: start and join, forkserver", Unit::Microseconds)
+            .about("Asker, server and child are on one CPU, the first; Python's are not pinned.")
             .goal(Goal::AtMost(2.0, "fork, _exit, waitpid"))
             .with([
                 Contestant::single("shmkit", Shmkit, forkserver_start_join),
@@ -133,6 +178,7 @@ pub fn figures() -> Vec<Figure> {
             ])
             .with(peers::forked_processes()),
         Figure::new("pool: trivial tasks, chunk 1", Unit::Thousands)
+            .about("Two workers. Tasks travel in runs of up to 32 a message, each one a task of its own. Nobody is pinned.")
             .goal(Goal::AtLeast(0.4, "two threads over crossbeam-channel"))
             .goal(Goal::AtLeast(25.0, "Python's Pool"))
             .goal(Goal::AtLeast(50.0, "procspawn's Pool"))
