@@ -139,7 +139,11 @@ impl ShareableList {
     /// As [`ShareableList::new`], and `ObjectExists`.
     pub fn create(segment: &Segment, name: &str, values: impl IntoIterator<Item = Scalar>) -> Result<ShareableList> {
         let list = segment.list(name).create()?;
-        list.splice(.., values)?;
+        if let Err(error) = list.splice(.., values) {
+            // Its name would keep it.
+            segment.remove(name)?;
+            return Err(error);
+        }
         Ok(ShareableList { list })
     }
 

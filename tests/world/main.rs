@@ -7,19 +7,22 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod crowd;
 mod files;
 mod limits;
 mod processes;
 mod space;
+mod starts;
 mod users;
 
+use crowd::of_a_crowd;
 use files::{truncated, uses_named};
 use limits::{few_descriptors, in_a_control_group, little_address_space, no_descriptor_left};
 use processes::{
-    closes_and_works, executes_holding, forks_busily, in_a_namespace, isolates, of_a_crowd, raw_clone_works, stays,
-    vforks_holding,
+    closes_and_works, executes_holding, forks_busily, in_a_namespace, isolates, raw_clone_works, stays, vforks_holding,
 };
-use space::{on_a_full_disk, on_a_small_disk, reads_in_the_dark};
+use space::{makes_every_kind, on_a_full_disk, on_a_small_disk, reads_in_the_dark};
+use starts::{processes_on_a_small_disk, starts_everything};
 use users::{as_nobody, squats};
 
 roles!(
@@ -38,9 +41,12 @@ roles!(
     raw_clone_works,
     stays,
     vforks_holding,
+    makes_every_kind,
     on_a_full_disk,
     on_a_small_disk,
     reads_in_the_dark,
+    processes_on_a_small_disk,
+    starts_everything,
     as_nobody,
     squats,
 );

@@ -2,18 +2,20 @@
 
 use crate::{common, private_mounts, runs};
 use shmkit::channel::pipe_in;
-use shmkit::{Error, Listener, Segment, SegmentError};
+use shmkit::heap::Heap;
+use shmkit::{Array, Error, FrozenDict, Listener, Scalar, Segment, SegmentError, ShareableList, SharedMemory};
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
 
 const PAGE: u64 = 4096;
-const FILLER: &str = "/dev/shm/filler";
+/// What takes the other pages.
+pub const FILLER: &str = "/dev/shm/filler";
 /// Of a dict, a list and a queue that grow.
 const ELEMENTS: u32 = 200;
 
 /// In a child: a `/dev/shm` of its own.
-fn small_disk(pages: u64) -> Option<()> {
+pub fn small_disk(pages: u64) -> Option<()> {
     private_mounts()?;
     let options = CString::new(format!("size={},mode=1777", pages * PAGE)).unwrap();
     let (kind, place) = (c"tmpfs".as_ptr(), c"/dev/shm".as_ptr());
@@ -27,7 +29,7 @@ fn small_disk(pages: u64) -> Option<()> {
 }
 
 /// Pages that are left.
-fn pages_left() -> u64 {
+pub fn pages_left() -> u64 {
     // SAFETY: statvfs is plain data; the string ends with NUL.
     unsafe {
         let mut found: libc::statvfs = std::mem::zeroed();
@@ -37,7 +39,7 @@ fn pages_left() -> u64 {
 }
 
 /// Takes all pages but `left`.
-fn fill(left: u64) {
+pub fn fill(left: u64) {
     let file = std::fs::File::create(FILLER).unwrap();
     let pages = pages_left() - left;
     if pages > 0 {
@@ -91,14 +93,14 @@ impl Patience {
             segment.verify().unwrap_or_else(|wrong| panic!("{what} was refused and left {wrong}"));
         }
         // A container may keep a slab that it got: the next element lies in it.
-        let keeps = ["a key of a dict", "an element of a list"].contains(&what);
+        let keeps = ["key of", "name in", "element of", "box of"].iter().any(|kind| what.contains(kind));
         assert!(keeps || used() == before, "{what} was refused and kept memory: {before:?}, {:?}", used());
         (self.relieve)();
         action().unwrap_or_else(|error| panic!("{what}, with enough again: {error}"))
     }
 }
 
-fn expect_a_full_disk(what: &'static str, error: &Error) {
+pub fn expect_a_full_disk(what: &'static str, error: &Error) {
     let Error::Segment(SegmentError::OutOfMemory { needed, hint, .. }) = error else {
         panic!("{what}: another error: {error}")
     };
@@ -134,6 +136,20 @@ fn allocate_everything(name: &str) -> Option<&'static str> {
     let listener = patience.must("a listener", || Listener::builder("meeting").segment(&segment).backlog(4).bind());
     let dict = patience.must("a dict", || segment.dict::<u32, String>("dict").create());
     let list = patience.must("a list", || segment.list::<String>("list").create());
+    let bounded = patience.must("a bounded semaphore", || segment.bounded_semaphore("bounded").initial(3).create());
+    let counter = patience.must("a counter", || segment.counter("counter").create());
+    let names = patience.must("a namespace", || segment.namespace("names").create());
+    let sharded = patience.must("a sharded dict", || segment.sharded_dict::<u32, String>("sharded").create());
+    let heap = patience.must("a heap", || segment.heap("heap").create());
+    let bytes = patience.must("frozen bytes", || segment.frozen_bytes("bytes", &[3; 5000]).create());
+    let text = patience.must("frozen text", || segment.frozen_str("text", &"t".repeat(5000)).create());
+    let numbers = patience.must("a frozen array", || segment.frozen_array("numbers", &[9u64; 600]).create());
+    let pairs = || (0..ELEMENTS).map(|n| (n, "f".repeat(n as usize % 70)));
+    let frozen = patience.must("a frozen dict", || FrozenDict::<u32, String>::create(&segment, "frozen", pairs()));
+    let scalars = || (0..40).map(|n| Scalar::from("s".repeat(100 + n)));
+    let fixed = patience.must("a shareable list", || ShareableList::create(&segment, "fixed", scalars()));
+    let other = format!("{name}-bytes");
+    let memory = patience.must("shared memory", || SharedMemory::create(Some(&other), 10_000));
     // More objects than the table has room for at first.
     let more: Vec<_> =
         (0..40).map(|_| patience.must("one of many objects", || shmkit::Event::new_in(&segment))).collect();
@@ -150,6 +166,11 @@ fn allocate_everything(name: &str) -> Option<&'static str> {
         must("a message in a queue that grows", &|| many.put(format!("{n}")));
         must("a key of a dict", &|| dict.insert(&n, &"v".repeat(n as usize % 700)).map(drop));
         must("an element of a list", &|| list.push(&"e".repeat(n as usize % 700)));
+        must("a name in a namespace", &|| names.set(&format!("{n}"), &"n".repeat(n as usize % 700)).map(drop));
+        must("a key of a sharded dict", &|| sharded.insert(&n, &"v".repeat(n as usize % 700)).map(drop));
+        must("a box of a heap", &|| push(&heap, u64::from(n)));
+        must("an element of a shareable list", &|| fixed.set(n as usize % 40, "x".repeat(n as usize % 700)));
+        counter.add(1).unwrap();
     }
     // Only while there may be too little: it takes its time.
     if patience.refused().is_none() {
@@ -162,7 +183,19 @@ fn allocate_everything(name: &str) -> Option<&'static str> {
         assert_eq!(dict.get(&n).unwrap().unwrap().len(), n as usize % 700);
         assert_eq!(list.get(n as usize).unwrap().unwrap().len(), n as usize % 700);
         assert_eq!(many.get().unwrap(), format!("{n}"));
+        assert_eq!(names.get::<String>(&format!("{n}")).unwrap().unwrap().len(), n as usize % 700);
+        assert_eq!(sharded.get(&n).unwrap().unwrap().len(), n as usize % 700);
+        assert_eq!(frozen.get(&n).unwrap().unwrap().len(), n as usize % 70);
     }
+    for n in ELEMENTS - 40..ELEMENTS {
+        assert_eq!(fixed.get(n as usize % 40).unwrap(), Some("x".repeat(n as usize % 700).into()));
+    }
+    assert_eq!((heap.len(), sum(&heap)), (ELEMENTS as usize, u64::from(ELEMENTS * (ELEMENTS - 1) / 2)));
+    assert_eq!((counter.get(), bounded.value()), (u64::from(ELEMENTS), 3));
+    assert_eq!((&*bytes, text.len(), &*numbers), (&[3u8; 5000][..], 5000, &[9u64; 600][..]));
+    memory.write(9_995, b"bytes").unwrap();
+    assert_eq!(memory.read(9_994, 6).unwrap(), b"\0bytes");
+    memory.unlink().unwrap();
     for round in 0..6u64 {
         assert_eq!(words.get().unwrap().len(), 3000 + round as usize);
         assert_eq!(jobs.get().unwrap().len(), 3000);
@@ -176,6 +209,29 @@ fn allocate_everything(name: &str) -> Option<&'static str> {
     drop(listener);
     segment.verify().unwrap();
     patience.refused()
+}
+
+fn push(stack: &Heap, value: u64) -> shmkit::Result<()> {
+    let top = stack.root::<[u64; 20]>(0)?;
+    stack.change(|change| {
+        let new = change.new_box(&[value; 20], &[top.ptr()])?;
+        change.swing(top, new)
+    })
+}
+
+fn sum(stack: &Heap) -> u64 {
+    let top = stack.root::<[u64; 20]>(0).unwrap();
+    let summed = stack.read(|reader| {
+        let (mut sum, mut next) = (0, Some(top));
+        while let Some(cell) = next
+            && let Some(found) = reader.follow(cell)?
+        {
+            sum += found.value()[19];
+            next = found.link(0);
+        }
+        Ok(sum)
+    });
+    summed.unwrap()
 }
 
 /// So many wait at once that the condition takes memory for them.
@@ -202,7 +258,7 @@ fn patience_of_a_waiter(condition: &shmkit::Condition) {
 }
 
 pub fn on_a_small_disk(arguments: &[String]) {
-    let Some(()) = small_disk(1024) else { return };
+    let Some(()) = small_disk(2048) else { return };
     let name = &arguments[0];
     let all = pages_left();
     // Without a filler: how many pages it takes.
@@ -230,11 +286,93 @@ fn a_full_dev_shm_is_an_error_at_every_allocation_and_loses_nothing() {
     child.succeeded();
     println!("refused: {refused}");
     let (count, _) = refused.split_once(' ').unwrap();
-    assert!(count.parse::<u32>().unwrap() >= 15, "{refused}");
-    for one in
-        ["the segment", "a key of a dict", "an element of a list", "a message in a queue that grows", "a long message"]
-    {
+    assert!(count.parse::<u32>().unwrap() >= 25, "{refused}");
+    for one in [
+        "the segment",
+        "a key of a dict",
+        "an element of a list",
+        "a message in a queue that grows",
+        "a long message",
+        "a sharded dict",
+        "a box of a heap",
+        "a frozen dict",
+        "a shareable list",
+        "shared memory",
+    ] {
         assert!(refused.contains(one), "{one} was never refused: {refused}");
+    }
+}
+
+/// Every kind of object, made in a segment.
+const KINDS: &[(&str, fn(&Segment) -> shmkit::Result<()>)] = &[
+    ("lock", |segment| segment.lock("new").create().map(drop)),
+    ("rlock", |segment| segment.rlock("new").create().map(drop)),
+    ("mutex", |segment| segment.mutex("new").initial(1u64).create().map(drop)),
+    ("rwlock", |segment| segment.rwlock("new").initial(1u64).create().map(drop)),
+    ("semaphore", |segment| segment.semaphore("new").create().map(drop)),
+    ("bounded semaphore", |segment| segment.bounded_semaphore("new").create().map(drop)),
+    ("permit semaphore", |segment| segment.permit_semaphore("new").create().map(drop)),
+    ("event", |segment| segment.event("new").create().map(drop)),
+    ("once", |segment| segment.once("new").create().map(drop)),
+    ("barrier", |segment| segment.barrier("new").create().map(drop)),
+    ("condition", |segment| segment.condition("new").create().map(drop)),
+    ("value", |segment| segment.value("new").initial(1u64).create().map(drop)),
+    ("array", |segment| segment.array::<u64>("new").len(1).create().map(drop)),
+    ("zero-copy queue", |segment| segment.pod_queue::<u64>("new").create().map(drop)),
+    ("queue", |segment| segment.queue::<u64>("new").create().map(drop)),
+    ("unbounded queue", |segment| segment.queue::<u64>("new").unbounded(100).create().map(drop)),
+    ("joinable queue", |segment| segment.joinable_queue::<u64>("new").create().map(drop)),
+    ("pipe", |segment| pipe_in(segment, true).map(drop)),
+    ("channel", |segment| segment.channel::<u64>("new").create().map(drop)),
+    ("listener", |segment| Listener::builder("new").segment(segment).bind().map(drop)),
+    ("dict", |segment| segment.dict::<u32, u32>("new").create().map(drop)),
+    ("sharded dict", |segment| segment.sharded_dict::<u32, u32>("new").create().map(drop)),
+    ("list", |segment| segment.list::<u32>("new").create().map(drop)),
+    ("shareable list", |segment| ShareableList::create(segment, "new", [1i64.into()]).map(drop)),
+    ("namespace", |segment| segment.namespace("new").create().map(drop)),
+    ("heap", |segment| segment.heap("new").create().map(drop)),
+    ("counter", |segment| segment.counter("new").create().map(drop)),
+    ("frozen bytes", |segment| segment.frozen_bytes("new", b"1").create().map(drop)),
+    ("frozen text", |segment| segment.frozen_str("new", "1").create().map(drop)),
+    ("frozen array", |segment| segment.frozen_array("new", &[1u64]).create().map(drop)),
+    ("frozen dict", |segment| FrozenDict::<u32, u32>::create(segment, "new", [(1, 1)]).map(drop)),
+];
+
+pub fn makes_every_kind(arguments: &[String]) {
+    let Some(()) = small_disk(1024) else { return };
+    let segment = Segment::create(&arguments[0]).unwrap();
+    fill(0);
+    // All that is backed, in ever smaller pieces.
+    let mut hoard = Vec::new();
+    for length in (0..16).rev().map(|power| 1 << power) {
+        while let Ok(array) = Array::<u8>::new_in(&segment, length) {
+            hoard.push(array);
+        }
+    }
+    let used = segment.memory().unwrap().0;
+    for (kind, make) in KINDS {
+        let Err(error) = make(&segment) else { panic!("there was room for a {kind}") };
+        expect_a_full_disk(kind, &error);
+        assert_eq!(segment.memory().unwrap().0, used, "a {kind} was refused and kept memory");
+        segment.verify().unwrap_or_else(|wrong| panic!("a {kind} was refused and left {wrong}"));
+    }
+    std::fs::remove_file(FILLER).unwrap();
+    for (kind, make) in KINDS {
+        make(&segment).unwrap_or_else(|error| panic!("a {kind}, with enough again: {error}"));
+        segment.remove("new").unwrap();
+    }
+    drop(hoard);
+    segment.verify().unwrap();
+    assert_eq!(segment.memory().unwrap().0, 0);
+    common::say("done");
+}
+
+#[test]
+fn every_kind_of_object_is_refused_where_no_byte_is_left() {
+    let mut child = common::start("makes_every_kind", &[&common::unique("kinds")]);
+    if runs("every_kind_of_object_is_refused_where_no_byte_is_left", &mut child) {
+        child.expect("done");
+        child.succeeded();
     }
 }
 
