@@ -37,7 +37,7 @@ usage: shmkit-torture COMMAND
               --minutes M   of work (default 1)
               --seed S      what the work follows from
               --workers W   processes at work (default 12)
-              --rounds R    deaths of each kind whose recovery is measured (default 200; 0: none)
+              --rounds R    deaths of each kind whose recovery is measured (default 400; 0: none)
 ";
 
 fn main() -> ExitCode {

@@ -9,6 +9,8 @@
 //! director ── launches ── workers: children of a live launcher
 //!     └── nursery ── forks ── workers: strangers; each forks for a while, executes its program anew, leaves and comes back
 //! ```
+//! Whatever is wrong makes it fail, and so does a time that is longer than wanted (see `measure`).
+//!
 //! A message must be received exactly once, or again and flagged; those a killed receiver may have taken without having said so
 //! are counted.
 
@@ -50,7 +52,7 @@ struct Wanted {
 }
 
 fn wanted(words: &[&str]) -> Result<Wanted, String> {
-    let mut wanted = Wanted { minutes: 1.0, seed: ledger::nanoseconds() % 1_000_000, workers: 12, rounds: 200 };
+    let mut wanted = Wanted { minutes: 1.0, seed: ledger::nanoseconds() % 1_000_000, workers: 12, rounds: 400 };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
         let text = words.next().copied().ok_or(format!("{word} wants a number"))?;
@@ -113,12 +115,14 @@ pub fn main(words: &[&str]) -> Result<ExitCode, String> {
     }
     let (faults, texts) = ledger.faults();
     texts.iter().for_each(|text| println!("FAULT {text}"));
-    if rounds > 0 {
-        measure::report(strangers, rounds, &prefix);
-    }
+    let is_timely = rounds == 0 || measure::report(strangers, rounds, &prefix);
     janitor.finish();
-    println!("soak: seed {seed}, {faults} faults of those at work, the rest {}", if is_well { "sound" } else { "not" });
-    Ok(if is_well && faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!(
+        "soak: seed {seed}, {faults} faults of those at work, the rest {}, what was measured {}",
+        if is_well { "sound" } else { "not" },
+        if is_timely { "as wanted" } else { "not" }
+    );
+    Ok(if is_well && is_timely && faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Soak {
@@ -387,7 +391,12 @@ impl Soak {
             self.taken
         );
         self.tasks.report();
-        println!("soak: children of the launcher repaired, under this load:      {}", self.repairs);
+        // Told and not counted: the launcher waits for a CPU behind those at work.
+        let holds = if self.repairs.is_within(5.0) { "holds here, too" } else { "does not hold here; not counted" };
+        println!(
+            "soak: children of the launcher repaired, under this load:      {}   wanted p99 < 5 ms with a CPU free: {holds}",
+            self.repairs
+        );
         println!("soak: the same while others are stopped, with a lock perhaps:  {}", self.hindered);
     }
 }
