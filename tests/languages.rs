@@ -15,7 +15,7 @@ fn read_by_python(segment: &Segment) -> Option<BTreeMap<String, String>> {
     let output = match Command::new("python3").args([&program, &layouts, name]).output() {
         Ok(output) => output,
         Err(error) => {
-            println!("skipped: python3: {error}");
+            common::skip("what Python reads", &format!("python3: {error}"));
             return None;
         }
     };

@@ -1,6 +1,6 @@
 //! Workers that the kernel kills because memory ran out: the pool says so, and goes on.
 //!
-//! It takes a control group with a limit; where none can be made the test says so on the terminal and passes.
+//! It takes a control group with a limit; where none can be made the test says so on the terminal and passes (see [`common::skip`]).
 
 mod common;
 
@@ -65,10 +65,7 @@ fn pool_in_a_group(_: &[String]) {
 
 #[test]
 fn a_worker_killed_for_want_of_memory_is_told_of_as_such() {
-    let skip = |why: String| {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "skipped a_worker_killed_for_want_of_memory_is_told_of_as_such: {why}");
-    };
+    let skip = |why: String| common::skip("a_worker_killed_for_want_of_memory_is_told_of_as_such", &why);
     let group = match Group::new(128 << 20) {
         Ok(group) => group,
         Err(why) => return skip(why),

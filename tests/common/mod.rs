@@ -182,6 +182,13 @@ pub fn is_asleep(id: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
+/// Says on the terminal, past libtest's capture, why a test was not run. Fails it where none may be missing: with `SHMKIT_NO_SKIPS` in
+/// the environment.
+pub fn skip(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped {test}: {why}");
+    assert!(std::env::var_os("SHMKIT_NO_SKIPS").is_none(), "skipped: {why}");
+}
+
 /// A name for a segment that no other test has.
 pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

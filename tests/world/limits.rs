@@ -246,12 +246,12 @@ fn the_limit_of_a_control_group_is_an_error_and_no_death() {
     let name = common::unique("group");
     let group = match Group::new(&format!("shmkit-{name}"), 96 << 20) {
         Ok(group) => group,
-        Err(why) => return crate::skip(TEST, &why),
+        Err(why) => return common::skip(TEST, &why),
     };
     let mut child = common::start("in_a_control_group", &[&name]);
     child.expect("ready");
     if let Err(why) = group.enter(child.pid()) {
-        return crate::skip(TEST, &why);
+        return common::skip(TEST, &why);
     }
     child.tell("go");
     let many: u64 = child.hear().parse().unwrap();

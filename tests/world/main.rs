@@ -1,7 +1,8 @@
 //! The world around shmkit, at its worst: no memory, no descriptors, no address space, other namespaces, other users, strange
-//! files, processes that do what processes seldom do, and a peer that writes where it likes.
+//! files, and processes that do what processes seldom do. A peer that writes where it likes is in `fuzz`.
 //!
-//! Where a test needs privileges that are missing it says so on the terminal and passes: as root, as in CI, all of them run.
+//! Where a test needs privileges that are missing it says so on the terminal and passes, and fails with `SHMKIT_NO_SKIPS=1` in the
+//! environment. Being root is not enough everywhere: in a container, namespaces may be forbidden and control groups read-only.
 //! `tests/liveness.rs` asks the same of the proof of life alone.
 
 #[path = "../common/mod.rs"]
@@ -51,18 +52,12 @@ roles!(
     squats,
 );
 
-/// Says on the terminal, past libtest's capture, why a test was not run.
-fn skip(test: &str, why: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "skipped {test}: {why}");
-}
-
 /// What a role that may lack privileges says first: it runs, or why it cannot.
 fn runs(test: &str, child: &mut common::Child) -> bool {
     match child.hear().strip_prefix("cannot ") {
         None => true,
         Some(why) => {
-            skip(test, why);
+            common::skip(test, why);
             child.succeeded();
             false
         }

@@ -378,7 +378,7 @@ fn equal_pids_and_tids_in_two_pid_namespaces_are_two_participants() {
     for (child, pid) in children.iter_mut().zip(&mut inner) {
         let said = child.hear();
         if let Some(why) = said.strip_prefix("cannot ") {
-            return crate::skip("equal_pids_and_tids_in_two_pid_namespaces_are_two_participants", why);
+            return common::skip("equal_pids_and_tids_in_two_pid_namespaces_are_two_participants", why);
         }
         *pid = said.strip_prefix("runs ").unwrap().parse().unwrap();
     }

@@ -303,8 +303,11 @@ fn a_full_dev_shm_is_an_error_at_every_allocation_and_loses_nothing() {
     }
 }
 
-/// Every kind of object, made in a segment.
-const KINDS: &[(&str, fn(&Segment) -> shmkit::Result<()>)] = &[
+/// Makes an object in a segment.
+type Make = fn(&Segment) -> shmkit::Result<()>;
+
+/// Every kind of object.
+const KINDS: &[(&str, Make)] = &[
     ("lock", |segment| segment.lock("new").create().map(drop)),
     ("rlock", |segment| segment.rlock("new").create().map(drop)),
     ("mutex", |segment| segment.mutex("new").initial(1u64).create().map(drop)),

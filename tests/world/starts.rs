@@ -46,12 +46,12 @@ pub fn starts_everything(arguments: &[String]) {
     });
     assert_eq!(made.unwrap().len(), 300_000);
     drop((words, pool));
-    session.verify().unwrap();
+    // A pool that is dropped waits some seconds at most for workers it has killed: on a busy machine it goes a little later.
     common::until(|| {
         session.recover();
-        session.participants().len() == 1
+        session.participants().len() == 1 && session.memory().unwrap().0 == 0
     });
-    assert_eq!(session.memory().unwrap().0, 0, "bytes in use when everything is gone");
+    session.verify().unwrap();
     drop(session);
     assert!(Segment::unlink(name).unwrap());
     common::say(patience.refused().or(refused).unwrap_or("nothing"));
