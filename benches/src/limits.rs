@@ -231,30 +231,48 @@ pub fn ring_one_way<P: Payload>(stage: &Stage) -> Result {
     one_way::<P, _, _>(stage, if stage.role == 0 { Side::Sends(end) } else { Side::Receives(end) })
 }
 
-/// An end of a minimal ring that moves its position once a batch: elements are written and read where they lie.
-struct RingBatches<P>(RingEnd<P>);
+/// An end of a minimal ring that moves its position once a batch, which is copied to or from a buffer of its own: a copy of many
+/// elements writes whole cache lines, and has several of them under way.
+struct RingBatches<P> {
+    end: RingEnd<P>,
+    batch: Vec<P>,
+}
+
+impl<P: Payload> RingBatches<P> {
+    fn new(end: RingEnd<P>) -> RingBatches<P> {
+        RingBatches { end, batch: vec![P::zeroed(); BATCH] }
+    }
+
+    /// Places in a row of the ring from its position on, of `count` that are wanted.
+    fn in_a_row(&self, count: usize) -> usize {
+        count.min((self.end.mask + 1 - (self.end.position & self.end.mask)) as usize)
+    }
+}
 
 impl<P: Payload> Tx<P> for RingBatches<P> {
     fn send(&mut self, sequence: u64) -> Result {
-        self.0.send(sequence)
+        self.send_all(sequence..sequence + 1)
     }
 
     fn send_all(&mut self, mut numbers: Range<u64>) -> Result {
-        let end = &mut self.0;
         while !numbers.is_empty() {
-            let count = (BATCH as u64).min(numbers.end - numbers.start);
-            while end.position + count - end.seen > end.mask + 1 {
-                end.seen = end.ring().head.0.load(Ordering::Acquire);
-                if end.position + count - end.seen > end.mask + 1 {
+            let count = BATCH.min((numbers.end - numbers.start) as usize);
+            for (element, sequence) in self.batch.iter_mut().zip(numbers.by_ref().take(count)) {
+                element.fill(sequence);
+            }
+            let mut sent = 0;
+            while sent < count {
+                let run = self.in_a_row(count - sent);
+                while self.end.position + run as u64 - self.end.seen > self.end.mask + 1 {
                     spin_loop();
+                    self.end.seen = self.end.ring().head.0.load(Ordering::Acquire);
                 }
+                // SAFETY: these places are in a row, and the sender's until the tail goes up.
+                unsafe { self.end.payload().copy_from_nonoverlapping(self.batch[sent..].as_ptr(), run) };
+                self.end.position += run as u64;
+                self.end.ring().tail.0.store(self.end.position, Ordering::Release);
+                sent += run;
             }
-            for sequence in numbers.by_ref().take(count as usize) {
-                // SAFETY: the place is the sender's until the tail goes up.
-                unsafe { &mut *end.payload() }.fill(sequence);
-                end.position += 1;
-            }
-            end.ring().tail.0.store(end.position, Ordering::Release);
         }
         Ok(())
     }
@@ -262,27 +280,24 @@ impl<P: Payload> Tx<P> for RingBatches<P> {
 
 impl<P: Payload> Rx<P> for RingBatches<P> {
     fn recv(&mut self) -> Result<u64> {
-        self.0.recv()
+        self.recv_all(1)
     }
 
     fn recv_all(&mut self, mut count: u64) -> Result<u64> {
-        let end = &mut self.0;
         let mut sum = 0u64;
         while count > 0 {
-            while end.position == end.seen {
-                end.seen = end.ring().tail.0.load(Ordering::Acquire);
-                if end.position == end.seen {
-                    spin_loop();
-                }
+            while self.end.position == self.end.seen {
+                spin_loop();
+                self.end.seen = self.end.ring().tail.0.load(Ordering::Acquire);
             }
-            let got = (end.seen - end.position).min(BATCH as u64).min(count);
-            for _ in 0..got {
-                // SAFETY: the place is the receiver's until the head goes up.
-                sum = sum.wrapping_add(unsafe { &*end.payload() }.digest());
-                end.position += 1;
-            }
-            end.ring().head.0.store(end.position, Ordering::Release);
-            count -= got;
+            let ready = (self.end.seen - self.end.position).min(BATCH as u64).min(count);
+            let got = self.in_a_row(ready as usize);
+            // SAFETY: these places are in a row, and the receiver's until the head goes up.
+            unsafe { self.end.payload().copy_to_nonoverlapping(self.batch.as_mut_ptr(), got) };
+            self.end.position += got as u64;
+            self.end.ring().head.0.store(self.end.position, Ordering::Release);
+            sum = self.batch[..got].iter().fold(sum, |sum, element| sum.wrapping_add(element.digest()));
+            count -= got as u64;
         }
         Ok(sum)
     }
@@ -293,7 +308,7 @@ impl<P: Payload> Rx<P> for RingBatches<P> {
 /// # Errors
 /// If a message arrives otherwise than it was sent.
 pub fn ring_one_way_in_batches<P: Payload>(stage: &Stage) -> Result {
-    let end = RingBatches(RingEnd::<P>::new(stage, 0));
+    let end = RingBatches::new(RingEnd::<P>::new(stage, 0));
     one_way::<P, _, _>(stage, if stage.role == 0 { Side::Sends(end) } else { Side::Receives(end) })
 }
 
