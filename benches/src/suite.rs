@@ -19,10 +19,13 @@ usage: bench [--quick | --smoke] [--only PATTERN] [--json FILE] [--html FILE] [-
   --quick           under four minutes instead of about a quarter of an hour
   --smoke           each contestant once, only to see whether it works
   --only PATTERN    the figures with this in their name; several patterns with commas between them
-  --json FILE       one object a row: name, value, unit, limit, best_peer, ratio_to_limit, ratio_to_best_peer, goal, met
+  --json FILE       one object a row: name, value, unit, limit, best_peer, ratio_to_limit, ratio_to_best_peer, goal, met, and
+                    the goals one by one, with what each is measured by and the ratio to that
   --html FILE       one page with charts
   --baseline FILE   what has changed since a run with --json FILE
   --list            the figures and their contestants, without measuring
+
+It fails if a contestant of the project's own does: others may be missing.
 ";
 
 /// The figures to measure.
