@@ -114,6 +114,27 @@ const FAULTS: &[Fault] = &[
         shows_in: &["rwlock/read", "rwlock/unread", "rwlock/downgrade"],
     },
     Fault {
+        name: "recovery takes a living one's end of a pipe",
+        places: &[Place {
+            file: "src/channel/pipe.rs",
+            right: "                let _ = owner.compare_exchange(dead.token().0, 0, Ordering::AcqRel, Ordering::Relaxed);",
+            wrong: "                let anybody = crate::seeded(\"recovery takes a living one's end of a pipe\");
+                let taken = if anybody { owner.load(Ordering::Relaxed) } else { dead.token().0 };
+                let _ = owner.compare_exchange(taken, 0, Ordering::AcqRel, Ordering::Relaxed);",
+        }],
+        shows_in: &["pipe/send", "pipe/receive"],
+    },
+    Fault {
+        name: "recovery takes a living writer's value",
+        places: &[Place {
+            file: "src/data/value.rs",
+            right: "            claim::recover_word(atomic!(value, lock), |owner| owner == dead.token());",
+            wrong: "            let anybody = crate::seeded(\"recovery takes a living writer's value\");
+            claim::recover_word(atomic!(value, lock), |owner| anybody || owner == dead.token());",
+        }],
+        shows_in: &["value/guard", "value/set"],
+    },
+    Fault {
         name: "recovery takes a living owner's lock",
         places: &[Place {
             file: "src/sync/mutex.rs",

@@ -20,8 +20,13 @@ use std::mem::offset_of;
 /// How much of each thing somebody has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Belongings {
-    counts: BTreeMap<(String, &'static str), u64>,
+    /// Of the entries.
+    names: BTreeMap<Option<u64>, String>,
+    counts: BTreeMap<Thing, u64>,
 }
+
+/// Of which object, by its entry, which has the same number when its name is taken away; and what. The segment's own have none.
+type Thing = (Option<u64>, &'static str);
 
 impl Belongings {
     /// What process `pid` has.
@@ -29,7 +34,7 @@ impl Belongings {
         let image = Image::of(segment)?;
         let mut all = Belongings::default();
         for owner in image.participants().into_iter().filter(|participant| participant.pid == pid) {
-            let mut look = Look { image: &image, owner: owner.token, name: String::new(), found: &mut all };
+            let mut look = Look { image: &image, owner: owner.token, entry: None, found: &mut all };
             look.have("its slot", 1);
             look.segment();
             look.objects();
@@ -39,14 +44,16 @@ impl Belongings {
 
     /// How much of `what` of the object `name`.
     pub fn count(&self, name: &str, what: &'static str) -> u64 {
-        self.counts.get(&(name.to_owned(), what)).copied().unwrap_or(0)
+        let entry = self.names.iter().find_map(|(&entry, other)| (other == name).then_some(entry));
+        entry.and_then(|entry| self.counts.get(&(entry, what))).copied().unwrap_or(0)
     }
 
     /// The first thing of which there was more `before`.
     pub fn missing(&self, before: &Belongings) -> Option<String> {
-        before.counts.iter().find_map(|((name, what), &count)| {
-            let left = self.count(name, what);
-            (left < count).then(|| format!("{left} instead of {count}: {what} {name}"))
+        before.counts.iter().find_map(|(thing, &count)| {
+            let left = self.counts.get(thing).copied().unwrap_or(0);
+            let name = before.names.get(&thing.0).map_or("", String::as_str);
+            (left < count).then(|| format!("{left} instead of {count}: {} {name}", thing.1))
         })
     }
 }
@@ -56,7 +63,7 @@ struct Look<'a> {
     image: &'a Image,
     owner: Token,
     /// Of the object that is looked at.
-    name: String,
+    entry: Option<u64>,
     found: &'a mut Belongings,
 }
 
@@ -70,7 +77,7 @@ macro_rules! at {
 impl Look<'_> {
     fn have(&mut self, what: &'static str, count: u64) {
         if count > 0 {
-            *self.found.counts.entry((self.name.clone(), what)).or_default() += count;
+            *self.found.counts.entry((self.entry, what)).or_default() += count;
         }
     }
 
@@ -111,7 +118,9 @@ impl Look<'_> {
             if word.state == ENTRY_FREE {
                 continue;
             }
-            self.name = self.name_of(entry, index);
+            self.entry = Some(index);
+            let name = self.name_of(entry, index);
+            self.found.names.insert(self.entry, name);
             if word.state == ENTRY_BUILD || word.state == ENTRY_DYING {
                 self.have("the entry of", u64::from(word.owner == self.owner.slot()));
                 continue;
@@ -224,3 +233,90 @@ pub const LOCK: &str = "the lock of";
 pub const READERS: &str = "readers of";
 /// Permits of a semaphore whose permits have owners.
 pub const PERMITS: &str = "permits of";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shmkit::data::{Namespace, ShardedDict};
+    use shmkit::heap::Heap;
+    use shmkit::{Dict, List, Listener};
+
+    /// Every word is looked for where it is: else nobody would ever be found robbed of it.
+    #[test]
+    fn whatever_somebody_has_is_found() {
+        let name = format!("belongings-{:07}", std::process::id());
+        let segment = Segment::builder().max_size(4 << 20).create(&name).expect("a segment");
+        let count = |name: &str, what: &'static str| {
+            Belongings::of(&segment, std::process::id()).expect("an image").count(name, what)
+        };
+        let held = |name: &str| count(name, LOCK);
+
+        let lock = segment.lock("lock").create().expect("a lock");
+        let rlock = segment.rlock("rlock").create().expect("a lock");
+        let mutex = segment.mutex::<u64>("mutex").create().expect("a mutex");
+        let rwlock = segment.rwlock::<u64>("rwlock").create().expect("a lock");
+        let value = segment.value::<[u64; 4]>("value").create().expect("a value");
+        let array = segment.array::<u64>("array").len(4).create().expect("an array");
+        let names = ["lock", "rlock", "mutex", "rwlock", "value", "array"];
+        assert_eq!(names.map(held), [0; 6]);
+        let guards = (lock.lock(), rlock.lock(), mutex.lock(), rwlock.write(), value.lock(), array.lock());
+        assert_eq!(names.map(held), [1; 6]);
+        drop(guards);
+        assert_eq!(names.map(held), [0; 6]);
+
+        let readers = (rwlock.read(), rwlock.read());
+        assert_eq!(count("rwlock", READERS), 2);
+        drop(readers);
+        let permits = segment.permit_semaphore("permits").permits(3).create().expect("permits");
+        let two = (permits.acquire(), permits.acquire());
+        assert_eq!(count("permits", PERMITS), 2);
+        drop(two);
+        assert_eq!((count("rwlock", READERS), count("permits", PERMITS)), (0, 0));
+
+        segment.once("once").create().expect("a once").call(|| assert_eq!(held("once"), 1)).expect("a call");
+        let dict: Dict<u64, u64> = segment.dict("dict").create().expect("a dict");
+        dict.update(&1, |_| assert_eq!(held("dict"), 1)).expect("a change");
+        let shards: ShardedDict<u64, u64> = segment.sharded_dict("shards").shards(4).create().expect("a dict");
+        (0..16).for_each(|key| shards.update(&key, |_| assert_eq!(held("shards"), 1)).expect("a change"));
+        let spaces: Namespace = segment.namespace("names").create().expect("a namespace");
+        spaces.update("one", |_: &mut Option<u64>| assert_eq!(held("names"), 1)).expect("a change");
+        let list: List<u64> = segment.list("list").create().expect("a list");
+        list.push(&1).expect("room");
+        list.update(0, |_| assert_eq!(held("list"), 1)).expect("a change");
+        let heap: Heap = segment.heap("heap").create().expect("a heap");
+        let change = heap.change(|_| {
+            assert_eq!(held("heap"), 1);
+            Ok(())
+        });
+        change.expect("a change");
+
+        let ends = segment.channel::<u64>("pipe").create().expect("a pipe");
+        ends.0.send(1).expect("room");
+        ends.1.recv().expect("an element");
+        let ends_held = || [count("pipe", "the sending end of"), count("pipe", "the receiving end of")];
+        assert_eq!(ends_held(), [1, 1]);
+        drop(ends.0);
+        assert_eq!(ends_held(), [0, 1]);
+        let pod = segment.pod_queue::<u64>("pod").create().expect("a queue");
+        pod.put(1).expect("room");
+        let received = pod.recv().expect("a message");
+        assert_eq!(count("pod", "messages of"), 1);
+        drop(received);
+        assert_eq!(count("pod", "messages of"), 0);
+        let tasks = segment.joinable_queue::<u64>("tasks").create().expect("a queue");
+        tasks.put(1).expect("room");
+        let task = tasks.get_task().expect("a task");
+        assert_eq!(count("tasks", "messages of"), 1);
+        drop(task);
+        let before = Belongings::of(&segment, std::process::id()).expect("an image");
+        let listener = Listener::builder("meeting").segment(&segment).bind().expect("an address");
+        let after = Belongings::of(&segment, std::process::id()).expect("an image");
+        let addresses = |all: &Belongings| all.counts.keys().filter(|thing| thing.1 == "the address").count();
+        assert_eq!((addresses(&before), addresses(&after)), (0, 1));
+        drop(listener);
+        let left = Belongings::of(&segment, std::process::id()).expect("an image");
+        assert!(left.missing(&after).is_some_and(|what| what.contains("instead of 1")));
+        assert_eq!(left.missing(&left), None);
+        Segment::unlink(&name).expect("its name");
+    }
+}
