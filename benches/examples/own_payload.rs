@@ -1,5 +1,5 @@
-//! Benches a message type of one's own beside the project's:
-//! `cargo run --release -p shmkit-benches --features peers --example own_payload -- --quick --only reading`.
+//! Benches message types of one's own beside the project's:
+//! `cargo run --release -p shmkit-benches --features peers --example own_payload -- --quick --only reading,sample`.
 
 use shmkit::Element;
 use shmkit::bytemuck::{Pod, Zeroable};
@@ -31,6 +31,28 @@ impl Payload for Reading {
     }
 }
 
+/// One of its samples: 12 bytes, which is no multiple of a word.
+#[derive(Clone, Copy, Pod, Zeroable, Element)]
+#[bytemuck(crate = "shmkit::bytemuck")]
+#[element(name = "sample")]
+#[repr(C)]
+struct Sample {
+    number: u32,
+    values: [f32; 2],
+}
+
+impl Payload for Sample {
+    fn fill(&mut self, sequence: u64) {
+        self.number = sequence as u32;
+        self.values = [sequence as f32; 2];
+    }
+
+    fn digest(&self) -> u64 {
+        let values: u64 = self.values.iter().map(|value| u64::from(value.to_bits())).sum();
+        u64::from(self.number).wrapping_add(values)
+    }
+}
+
 fn main() -> ExitCode {
-    Suite::standard().payload::<Reading>().main(&std::env::args().skip(1).collect::<Vec<_>>())
+    Suite::standard().payload::<Reading>().payload::<Sample>().main(&std::env::args().skip(1).collect::<Vec<_>>())
 }

@@ -4,6 +4,7 @@
 //! receiver reads every message whole and adds up what it read; the sum is checked when the clock has stopped.
 
 use crate::Result;
+use crate::contest::Unit;
 use crate::payload::{Payload, capacity};
 use crate::stage::Stage;
 use hdrhistogram::Histogram;
@@ -131,7 +132,12 @@ pub fn round_trip<P: Payload>(stage: &Stage, tx: &mut impl Tx<P>, rx: &mut impl 
     stage.barrier()
 }
 
-/// Messages one way, from half of the roles to the other half: publishes millions a second.
+/// What rates of these messages are in: large ones do not come by the million.
+pub const fn rate_unit<P>() -> Unit {
+    if size_of::<P>() < 32 << 10 { Unit::Millions } else { Unit::Thousands }
+}
+
+/// Messages one way, from half of the roles to the other half: publishes how many a second, in [`rate_unit`].
 ///
 /// Each receiver takes the same number, so that it knows when it is done; which messages it gets is open. The sum over all
 /// receivers is checked, before and after.
@@ -153,7 +159,8 @@ pub fn one_way<P: Payload, T: Tx<P>, R: Rx<P>>(stage: &Stage, mut side: Side<T, 
         if stage.role == 0 {
             check(stage.take_sum(), expected::<P>(0..pairs * each), "the sum of all messages")?;
             if timed {
-                stage.publish((pairs * each) as f64 / elapsed.as_secs_f64() / 1e6);
+                let unit = if rate_unit::<P>() == Unit::Millions { 1e6 } else { 1e3 };
+                stage.publish((pairs * each) as f64 / elapsed.as_secs_f64() / unit);
             }
         }
     }

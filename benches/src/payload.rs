@@ -71,35 +71,40 @@ macro_rules! words {
 }
 words!(Bytes8 1 "8 B", Bytes64 8 "64 B", Bytes1K 128 "1 KiB", Bytes64K 8192 "64 KiB", Bytes1M 131_072 "1 MiB");
 
-/// 1 MiB of which the sender writes and the receiver reads the first word only: what a hand-over costs without the payload.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Untouched(pub [u64; 131_072]);
+macro_rules! untouched {
+    ($($name:ident $count:literal $text:literal),*) => {$(
+        #[doc = concat!($text, ": the sender writes and the receiver reads the first word only. What a hand-over costs without the payload.")]
+        #[derive(Clone, Copy)]
+        #[repr(C)]
+        pub struct $name(pub [u64; $count]);
 
-// SAFETY: an array of numbers.
-unsafe impl Zeroable for Untouched {}
-// SAFETY: an array of numbers.
-unsafe impl shmkit::bytemuck::Pod for Untouched {}
-// SAFETY: the format and the hash are those of the array.
-unsafe impl Element for Untouched {
-    const NAME: &'static str = "1 MiB untouched";
-    const FORMAT: shmkit::element::Format = <[u64; 131_072] as Element>::FORMAT;
-    const HASH: u64 = <[u64; 131_072] as Element>::HASH;
-}
+        // SAFETY: an array of numbers.
+        unsafe impl Zeroable for $name {}
+        // SAFETY: an array of numbers.
+        unsafe impl shmkit::bytemuck::Pod for $name {}
+        // SAFETY: the format and the hash are those of the array.
+        unsafe impl Element for $name {
+            const NAME: &'static str = $text;
+            const FORMAT: shmkit::element::Format = <[u64; $count] as Element>::FORMAT;
+            const HASH: u64 = <[u64; $count] as Element>::HASH;
+        }
 
-impl Payload for Untouched {
-    #[inline]
-    fn fill(&mut self, sequence: u64) {
-        self.0[0] = sequence;
-    }
-    #[inline]
-    fn digest(&self) -> u64 {
-        self.0[0]
-    }
-    fn expected(sequence: u64) -> u64 {
-        sequence
-    }
+        impl Payload for $name {
+            #[inline]
+            fn fill(&mut self, sequence: u64) {
+                self.0[0] = sequence;
+            }
+            #[inline]
+            fn digest(&self) -> u64 {
+                self.0[0]
+            }
+            fn expected(sequence: u64) -> u64 {
+                sequence
+            }
+        }
+    )*};
 }
+untouched!(Untouched64K 8192 "64 KiB untouched", Untouched1M 131_072 "1 MiB untouched");
 
 /// How many messages every bounded channel holds: up to a thousand, up to a MiB in all, at least four.
 pub fn capacity<P>() -> usize {

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::contest::Contestant;
 use crate::contest::Kind::Peer;
 use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
-use crate::payload::{Payload, Untouched, capacity};
+use crate::payload::{Payload, capacity};
 use crate::stage::Stage;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
@@ -117,10 +117,6 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
 
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {
     vec![Contestant::pair(NAME, Peer, iceoryx_one_way::<P>)]
-}
-
-pub fn untouched() -> Vec<Contestant> {
-    vec![Contestant::pair(NAME, Peer, iceoryx_round_trip::<Untouched>)]
 }
 
 /// Publish-subscribe is no queue: every subscriber gets every sample. With one of each it does the same job.

@@ -1,8 +1,11 @@
 //! Everybody else. What needs a crate of its own is behind the feature `peers`; the kernel's own and Python's are always there.
 //!
 //! A peer whose name ends in "(threads)" works within one process only: it is there to compare with, and is never the best
-//! peer. Peers that spin by themselves are spun; those that block by themselves block.
+//! peer. Peers that can be polled are polled without a pause; the kernel's own, and those that are built on them, block: they are
+//! in the figures "blocking", too, where nobody spins.
 
+#[cfg(feature = "peers")]
+mod cloudtoid;
 mod kernel;
 mod python;
 
@@ -39,36 +42,53 @@ pub fn enter() {
     toolkits::enter();
 }
 
-/// Messages of any size back and forth.
+/// Whether those who pass messages by value, and so over the stack, several times, are asked to carry this one.
+#[cfg(feature = "peers")]
+const fn by_value<P>() -> bool {
+    size_of::<P>() <= 64 << 10
+}
+
+/// Messages back and forth.
 pub fn round_trips<P: Payload>() -> Vec<Contestant> {
-    lists![kernel::round_trips::<P>(); rings::round_trips::<P>(), iceoryx::round_trips::<P>(), servers::round_trips::<P>()]
+    lists![
+        kernel::round_trips::<P>();
+        rings::round_trips::<P>(), cloudtoid::round_trips::<P>(), iceoryx::round_trips::<P>(), servers::round_trips::<P>(),
+        threads::round_trips::<P>()
+    ]
 }
 
-/// Messages of any size one way.
+/// Numbers back and forth by those who sleep until there is one, all on the first so many CPUs.
+pub fn blocking<const CPUS: usize>() -> Vec<Contestant> {
+    lists![kernel::blocking::<CPUS>(); servers::blocking::<CPUS>(), cloudtoid::blocking::<CPUS>()]
+}
+
+/// Messages one way.
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {
-    lists![kernel::one_ways::<P>(); rings::one_ways::<P>(), iceoryx::one_ways::<P>(), servers::one_ways::<P>()]
+    lists![
+        kernel::one_ways::<P>();
+        rings::one_ways::<P>(), cloudtoid::one_ways::<P>(), iceoryx::one_ways::<P>(), servers::one_ways::<P>(),
+        threads::one_ways::<P>()
+    ]
 }
 
-/// Messages back and forth by those who pass them by value, which is for small ones only.
+/// Messages one way, many at once.
 #[cfg_attr(not(feature = "peers"), allow(clippy::extra_unused_type_parameters, reason = "then there are none"))]
-pub fn small_round_trips<P: Payload>() -> Vec<Contestant> {
-    lists![; rings::small_round_trips::<P>(), threads::round_trips::<P>()]
+pub fn batches<P: Payload>() -> Vec<Contestant> {
+    lists![; cloudtoid::batches::<P>()]
 }
 
-/// Messages one way by those who pass them by value.
+/// Messages handed over where they lie: what is done with them is the payload's affair.
 #[cfg_attr(not(feature = "peers"), allow(clippy::extra_unused_type_parameters, reason = "then there are none"))]
-pub fn small_one_ways<P: Payload>() -> Vec<Contestant> {
-    lists![; rings::small_one_ways::<P>(), threads::one_ways::<P>()]
-}
-
-/// A MiB handed over, not touched.
-pub fn untouched() -> Vec<Contestant> {
-    lists![; iceoryx::untouched()]
+pub fn in_place<P: Payload>() -> Vec<Contestant> {
+    lists![; iceoryx::round_trips::<P>(), rings::in_place_round_trips::<P>()]
 }
 
 /// Queues of so many processes, half of them senders.
 pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
-    lists![python::queues::<P>(processes); iceoryx::queues::<P>(processes), threads::queues::<P>(processes)]
+    lists![
+        python::queues::<P>(processes);
+        cloudtoid::queues::<P>(processes), iceoryx::queues::<P>(processes), threads::queues::<P>(processes)
+    ]
 }
 
 /// Queues of serde records.

@@ -13,37 +13,65 @@ def successor(number):
     return number + 1
 
 
-def produce(queue, count, ready):
-    ready.wait()
-    payload = bytes(range(64))
+def message(number):
+    """64 bytes that tell their number and show when one of them has changed."""
+    return number.to_bytes(8, "little") * 8
+
+
+def produce(queue, counts, ready):
+    for count in counts:
+        ready.acquire()
+        for number in range(count):
+            queue.put(message(number))
+
+
+def one_by_one(queue, count):
     for _ in range(count):
-        queue.put(payload)
+        yield queue.get()
 
 
-def messages_per_second(queue, count):
+def many_at_once(queue, count):
+    while count > 0:
+        messages = queue.get_many(max_messages_to_get=min(count, 1000))
+        count -= len(messages)
+        yield from messages
+
+
+def messages_per_second(queue, count, receive):
     """Millions of messages of 64 bytes a second, from one process to another."""
-    ready = multiprocessing.Event()
-    producer = multiprocessing.Process(target=produce, args=(queue, count, ready))
+    checked = 2000
+    ready = multiprocessing.Semaphore(0)
+    producer = multiprocessing.Process(target=produce, args=(queue, (checked, count), ready))
     producer.start()
-    expected = bytes(range(64))
-    start = time.perf_counter()
-    ready.set()
-    for _ in range(count):
-        if queue.get() != expected:
+    ready.release()
+    for number, received in enumerate(receive(queue, checked)):
+        if received != message(number):
             raise SystemExit("a message arrived otherwise than it was sent")
+    total = 0
+    start = time.perf_counter()
+    ready.release()
+    for received in receive(queue, count):
+        total += int.from_bytes(received, "little")
     elapsed = time.perf_counter() - start
     producer.join()
+    if total != int.from_bytes(message(1), "little") * (count * (count - 1) // 2):
+        raise SystemExit("the sum of all messages is wrong")
     return count / elapsed / 1e6
 
 
 def queue(count):
-    return messages_per_second(multiprocessing.Queue(1024), count)
+    return messages_per_second(multiprocessing.Queue(1024), count, one_by_one)
 
 
-def faster_fifo(count):
+def faster_fifo(count, receive=one_by_one):
     import faster_fifo
 
-    return messages_per_second(faster_fifo.Queue(1 << 20), count)
+    return messages_per_second(faster_fifo.Queue(1 << 20), count, receive)
+
+
+def faster_fifo_many(count):
+    """As its users are told to receive: all that is there at once."""
+    return faster_fifo(count, many_at_once)
 
 
 def lock(count):
@@ -137,6 +165,7 @@ def list_push(count):
 MEASUREMENTS = {
     "queue": queue,
     "faster_fifo": faster_fifo,
+    "faster_fifo_many": faster_fifo_many,
     "lock": lock,
     "spawn": lambda count: processes("spawn", count),
     "fork": lambda count: processes("fork", count),

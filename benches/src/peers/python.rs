@@ -42,7 +42,7 @@ macro_rules! measurements {
         }
     )*};
 }
-measurements!(queue "queue", fifo "faster_fifo", lock "lock", spawn "spawn", forked "fork", forkserver "forkserver",
+measurements!(queue "queue", fifo "faster_fifo", fifo_many "faster_fifo_many", lock "lock", spawn "spawn", forked "fork", forkserver "forkserver",
               tasks "pool", apply "apply", dict_get "dict_get", dict_set "dict_set", list_get "list_get", list_push "list_push");
 
 /// Python's queues carry bytes of the payload's size, pickled.
@@ -53,6 +53,7 @@ pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
     vec![
         Contestant::single("Python's Queue", Peer, queue).fixed(5_000),
         Contestant::single("faster-fifo (Python)", Peer, fifo).fixed(20_000),
+        Contestant::single("faster-fifo (Python), get_many", Peer, fifo_many).fixed(20_000),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! shmem-ipc's ring and ringfire's rings: one producer, polled.
 
+use super::by_value;
 use crate::Result;
 use crate::contest::Contestant;
 use crate::contest::Kind::Peer;
@@ -19,16 +20,23 @@ struct Words<E, P>(E, PhantomData<P>);
 /// Bytes from one ring in the scratch memory to the next.
 const RING: usize = 24 << 20;
 
-fn place<P: Payload>(stage: &Stage, number: usize) -> (*mut u8, usize) {
-    const { assert!(size_of::<P>().is_multiple_of(8)) };
-    let len = ringbuf::channel_bufsize::<u64>(capacity::<P>() * size_of::<P>() / 8);
-    assert!(len <= RING);
-    (stage.scratch().wrapping_add(number * RING), len)
+/// Words that a message takes.
+const fn words<P>() -> usize {
+    size_of::<P>().div_ceil(8)
+}
+
+fn place<P: Payload>(stage: &Stage, number: usize) -> Result<(*mut u8, usize)> {
+    let len = ringbuf::channel_bufsize::<u64>(capacity::<P>() * words::<P>());
+    // The ring is as long as so many messages, and so each lies as well aligned as the first one, 64 bytes behind the start.
+    if len > RING || align_of::<P>() > 64 {
+        return Err("the payload is too large, or aligned too strictly".into());
+    }
+    Ok((stage.scratch().wrapping_add(number * RING), len))
 }
 
 impl<P: Payload> Words<ringbuf::Sender<u64>, P> {
     fn sender(stage: &Stage, number: usize) -> Result<Self> {
-        let (start, len) = place::<P>(stage, number);
+        let (start, len) = place::<P>(stage, number)?;
         // SAFETY: scratch memory of that length, zeroed, with one sender and one receiver.
         Ok(Words(unsafe { ringbuf::Sender::attach(start, len) }.map_err(|error| format!("{error:?}"))?, PhantomData))
     }
@@ -36,7 +44,7 @@ impl<P: Payload> Words<ringbuf::Sender<u64>, P> {
 
 impl<P: Payload> Words<ringbuf::Receiver<u64>, P> {
     fn receiver(stage: &Stage, number: usize) -> Result<Self> {
-        let (start, len) = place::<P>(stage, number);
+        let (start, len) = place::<P>(stage, number)?;
         // SAFETY: as above.
         Ok(Words(unsafe { ringbuf::Receiver::attach(start, len) }.map_err(|error| format!("{error:?}"))?, PhantomData))
     }
@@ -45,7 +53,7 @@ impl<P: Payload> Words<ringbuf::Receiver<u64>, P> {
 impl<P: Payload> Tx<P> for Words<ringbuf::Sender<u64>, P> {
     #[inline]
     fn send(&mut self, sequence: u64) -> Result {
-        let words = size_of::<P>() / 8;
+        let words = words::<P>();
         loop {
             let mut sent = false;
             let write = |place: *mut u64, room| {
@@ -69,7 +77,7 @@ impl<P: Payload> Tx<P> for Words<ringbuf::Sender<u64>, P> {
 impl<P: Payload> Rx<P> for Words<ringbuf::Receiver<u64>, P> {
     #[inline]
     fn recv(&mut self) -> Result<u64> {
-        let words = size_of::<P>() / 8;
+        let words = words::<P>();
         loop {
             let mut digest = None;
             let read = |place: *const u64, found| {
@@ -133,7 +141,8 @@ fn path(stage: &Stage, name: &str) -> String {
 }
 
 fn producer<P: Payload>(path: &str) -> Result<Slots<RingProducer<P>, P>> {
-    let builder = RingProducerBuilder::new(capacity::<P>() as u64).flow_control(FlowControl::LosslessBackpressure);
+    let room = capacity::<P>().next_power_of_two() as u64;
+    let builder = RingProducerBuilder::new(room).flow_control(FlowControl::LosslessBackpressure);
     Ok(Slots(builder.build(path)?, zeroed()))
 }
 
@@ -159,15 +168,23 @@ fn ringfire_one_way<P: Payload>(stage: &Stage) -> Result {
     one_way::<P, Tx<P>, Rx<P>>(stage, side)
 }
 
-/// An end of ringfire's ring of payloads of any size.
-struct Blobs<E, P>(E, PhantomData<P>);
+/// The sending end of ringfire's ring of payloads of any size, and how many may be sent before the reader's place must be looked at
+/// again: the ring itself overwrites what has not been read.
+struct BlobsTx<P>(BlobProducer<u64>, u64, PhantomData<P>);
+/// The receiving end.
+struct BlobsRx<P>(BlobConsumer<u64>, PhantomData<P>);
 
-impl<P: Payload> Tx<P> for Blobs<BlobProducer<u64>, P> {
+impl<P: Payload> Tx<P> for BlobsTx<P> {
     #[inline]
     fn send(&mut self, sequence: u64) -> Result {
+        while self.1 == 0 {
+            self.1 = self.0.headroom();
+            spin_loop();
+        }
+        self.1 -= 1;
         let write = |place: &mut [u8]| match shmkit::bytemuck::try_from_bytes_mut::<P>(place) {
             Ok(payload) => payload.fill(sequence),
-            // The arena aligns payloads to 8 bytes at most.
+            // The arena aligns payloads to 64 bytes at most.
             Err(_) => {
                 let mut payload = zeroed::<P>();
                 payload.fill(sequence);
@@ -179,7 +196,7 @@ impl<P: Payload> Tx<P> for Blobs<BlobProducer<u64>, P> {
     }
 }
 
-impl<P: Payload> Rx<P> for Blobs<BlobConsumer<u64>, P> {
+impl<P: Payload> Rx<P> for BlobsRx<P> {
     #[inline]
     fn recv(&mut self) -> Result<u64> {
         loop {
@@ -190,21 +207,23 @@ impl<P: Payload> Rx<P> for Blobs<BlobConsumer<u64>, P> {
             if let Some(digest) = self.0.view(read)? {
                 return Ok(digest);
             }
+            if self.0.lapped_count() > 0 {
+                return Err("a message was overwritten before it was read".into());
+            }
             spin_loop();
         }
     }
 }
 
-fn blob_producer<P: Payload>(path: &str) -> Result<Blobs<BlobProducer<u64>, P>> {
-    let room = capacity::<P>();
-    Ok(Blobs(
-        BlobProducer::create(path, room.next_power_of_two() as u64, (2 * room * size_of::<P>()).max(4096))?,
-        PhantomData,
-    ))
+fn blob_producer<P: Payload>(path: &str) -> Result<BlobsTx<P>> {
+    let room = capacity::<P>().next_power_of_two();
+    // Each payload begins on a cache line and lies in one piece; with twice the room none is overwritten that is in the ring.
+    let arena = (2 * room * size_of::<P>().next_multiple_of(64)).next_power_of_two();
+    Ok(BlobsTx(BlobProducer::create(path, room as u64, arena)?, 0, PhantomData))
 }
 
-fn blob_consumer<P: Payload>(path: &str) -> Result<Blobs<BlobConsumer<u64>, P>> {
-    Ok(Blobs(BlobConsumer::attach_with_name(path, "bench")?, PhantomData))
+fn blob_consumer<P: Payload>(path: &str) -> Result<BlobsRx<P>> {
+    Ok(BlobsRx(BlobConsumer::attach_with_name(path, "bench")?, PhantomData))
 }
 
 fn blob_round_trip<P: Payload>(stage: &Stage) -> Result {
@@ -216,22 +235,35 @@ fn blob_round_trip<P: Payload>(stage: &Stage) -> Result {
     round_trip::<P>(stage, &mut tx, &mut rx)
 }
 
+fn blob_one_way<P: Payload>(stage: &Stage) -> Result {
+    let name = path(stage, "ring");
+    let side =
+        stage.in_turn(|| Ok(Side::Sends(blob_producer(&name)?)), || Ok(Side::Receives(blob_consumer(&name)?)))?;
+    one_way::<P, BlobsTx<P>, BlobsRx<P>>(stage, side)
+}
+
+const SHMEM: &str = "shmem-ipc";
+const SLOTS: &str = "ringfire SPMC";
+const BLOBS: &str = "ringfire blobs";
+
+/// Those that write and read a message where it lies.
+pub fn in_place_round_trips<P: Payload>() -> Vec<Contestant> {
+    vec![Contestant::pair(SHMEM, Peer, shmem_round_trip::<P>), Contestant::pair(BLOBS, Peer, blob_round_trip::<P>)]
+}
+
 pub fn round_trips<P: Payload>() -> Vec<Contestant> {
-    vec![
-        Contestant::pair("shmem-ipc", Peer, shmem_round_trip::<P>),
-        Contestant::pair("ringfire blobs", Peer, blob_round_trip::<P>),
-    ]
+    let mut contestants = in_place_round_trips::<P>();
+    if by_value::<P>() {
+        contestants.push(Contestant::pair(SLOTS, Peer, ringfire_round_trip::<P>));
+    }
+    contestants
 }
 
-/// ringfire's blobs are not here: that ring overwrites what a slow reader has not read.
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {
-    vec![Contestant::pair("shmem-ipc", Peer, shmem_one_way::<P>)]
-}
-
-pub fn small_round_trips<P: Payload>() -> Vec<Contestant> {
-    vec![Contestant::pair("ringfire SPMC", Peer, ringfire_round_trip::<P>)]
-}
-
-pub fn small_one_ways<P: Payload>() -> Vec<Contestant> {
-    vec![Contestant::pair("ringfire SPMC", Peer, ringfire_one_way::<P>)]
+    let mut contestants =
+        vec![Contestant::pair(SHMEM, Peer, shmem_one_way::<P>), Contestant::pair(BLOBS, Peer, blob_one_way::<P>)];
+    if by_value::<P>() {
+        contestants.push(Contestant::pair(SLOTS, Peer, ringfire_one_way::<P>));
+    }
+    contestants
 }

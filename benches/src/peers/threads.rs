@@ -1,5 +1,6 @@
 //! Channels between threads of one process, as reference.
 
+use super::by_value;
 use crate::Result;
 use crate::contest::Kind::Reference;
 use crate::contest::{Contestant, Run};
@@ -62,7 +63,10 @@ impl<P: Payload> Tx<P> for End<rtrb::Producer<P>> {
                 Ok(()) => return Ok(()),
                 Err(rtrb::PushError::Full(back)) => message = back,
             }
-            spin_loop();
+            // A large message is not to be moved to and fro until there is room.
+            while self.0.is_full() {
+                spin_loop();
+            }
         }
     }
 }
@@ -139,6 +143,9 @@ const KANAL: &str = "kanal (threads)";
 const RTRB: &str = "rtrb (threads)";
 
 pub fn round_trips<P: Payload>() -> Vec<Contestant> {
+    if !by_value::<P>() {
+        return Vec::new();
+    }
     vec![
         Contestant::single(CROSSBEAM, Reference, crossbeam_round_trip::<P>),
         Contestant::single(KANAL, Reference, kanal_round_trip::<P>),
@@ -147,6 +154,9 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
 }
 
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {
+    if !by_value::<P>() {
+        return Vec::new();
+    }
     vec![
         Contestant::single(CROSSBEAM, Reference, crossbeam_one_way::<P, 1>),
         Contestant::single(KANAL, Reference, kanal_one_way::<P, 1>),
@@ -155,6 +165,9 @@ pub fn one_ways<P: Payload>() -> Vec<Contestant> {
 }
 
 pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
+    if !by_value::<P>() {
+        return Vec::new();
+    }
     let (crossbeam, kanal): (Run, Run) = match processes {
         2 => (crossbeam_one_way::<P, 1>, kanal_one_way::<P, 1>),
         _ => (crossbeam_one_way::<P, 2>, kanal_one_way::<P, 2>),

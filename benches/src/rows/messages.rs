@@ -3,9 +3,9 @@
 use crate::Result;
 use crate::contest::Kind::{Limit, Reference, Shmkit};
 use crate::contest::{Contestant, Figure, Goal, Unit};
-use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
+use crate::drivers::{Rx, Side, Tx, one_way, rate_unit, round_trip};
 use crate::limits;
-use crate::payload::{Bytes1K, Bytes1M, Bytes8, Bytes64, Bytes64K, Payload, Untouched, capacity};
+use crate::payload::{Bytes1K, Bytes1M, Bytes8, Bytes64, Bytes64K, Payload, Untouched1M, Untouched64K, capacity};
 use crate::peers;
 use crate::rows::pipes;
 use crate::stage::Stage;
@@ -187,18 +187,22 @@ fn round_trips<P: Payload>() -> Vec<Contestant> {
     contestants
 }
 
-fn small_round_trips<P: Payload>() -> Vec<Contestant> {
-    round_trips::<P>().into_iter().chain(peers::small_round_trips::<P>()).collect()
+/// Hand-overs of a loan that nobody writes or reads but its first word.
+fn untouched<P: Payload>(name: &str) -> Figure {
+    Figure::new(name, Unit::Nanoseconds)
+        .goal(Goal::AtMost(3.0, LINE))
+        .with([
+            pipes::in_place::<P>(),
+            Contestant::pair(LINE, Limit, limits::line),
+            Contestant::pair("PodQueue", Reference, queue_round_trip::<P, true>),
+        ])
+        .with(peers::in_place::<P>())
 }
 
 fn one_ways<P: Payload>() -> Vec<Contestant> {
     let mut contestants = vec![pipes::one_ways::<P>(), Contestant::pair(RING, Limit, limits::ring_one_way::<P>)];
     contestants.extend(peers::one_ways::<P>());
     contestants
-}
-
-fn small_one_ways<P: Payload>() -> Vec<Contestant> {
-    one_ways::<P>().into_iter().chain(peers::small_one_ways::<P>()).collect()
 }
 
 fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
@@ -244,30 +248,26 @@ fn round_trip_figures() -> Vec<Figure> {
             .goal(Goal::AtMost(1.4, LINE))
             // The line runs right before the pipe, and the ring right after it.
             .with([Contestant::pair(LINE, Limit, limits::line)])
-            .with(small_round_trips::<Bytes8>()),
+            .with(round_trips::<Bytes8>()),
         figure("pipe round trip 8 B, default waiting").goal(Goal::AtMost(1.1, pipes::SPINNING)).with(pipes::waiting()),
-        like_the_ring("pipe round trip 64 B").with(small_round_trips::<Bytes64>()),
-        like_the_ring("pipe round trip 1 KiB").with(small_round_trips::<Bytes1K>()),
+        like_the_ring("pipe round trip 64 B").with(round_trips::<Bytes64>()),
+        like_the_ring("pipe round trip 1 KiB").with(round_trips::<Bytes1K>()),
         like_the_ring("pipe round trip 64 KiB").with(round_trips::<Bytes64K>()),
         figure("pipe round trip 1 MiB").with(round_trips::<Bytes1M>()),
-        figure("pipe round trip 1 MiB loan, untouched")
-            .goal(Goal::AtMost(3.0, LINE))
-            .with(pipes::untouched())
-            .with([
-                Contestant::pair(LINE, Limit, limits::line),
-                Contestant::pair("PodQueue", Reference, queue_round_trip::<Untouched, true>),
-            ])
-            .with(peers::untouched()),
+        untouched::<Untouched64K>("pipe round trip 64 KiB loan, untouched"),
+        untouched::<Untouched1M>("pipe round trip 1 MiB loan, untouched"),
         figure("pipe round trip 8 B, blocking")
             .goal(Goal::AtMost(1.1, FUTEX))
-            .with([pipes::blocked(), Contestant::pair(FUTEX, Limit, limits::futex)]),
+            .with([pipes::blocked(), Contestant::pair(FUTEX, Limit, limits::futex)])
+            .with(peers::blocking::<2>()),
         figure("pipe round trip 8 B, blocking, one CPU")
             .goal(Goal::AtMost(1.1, FUTEX))
             .with(pipes::blocked_on_one_cpu())
             .with([
                 Contestant::pair(FUTEX, Limit, limits::futex_one_cpu),
                 Contestant::pair("raw futex, slices of 50 ms", Reference, limits::futex_in_slices_one_cpu),
-            ]),
+            ])
+            .with(peers::blocking::<1>()),
     ]
 }
 
@@ -276,14 +276,16 @@ const FUTEX: &str = "raw futex";
 
 fn one_way_figures() -> Vec<Figure> {
     let figure = |name| Figure::new(name, Unit::Millions);
+    let large = |name| Figure::new(name, Unit::Thousands);
     let like_the_ring = |name| figure(name).goal(Goal::AtLeast(0.85, RING));
     vec![
-        like_the_ring("pipe one way 8 B").with(small_one_ways::<Bytes8>()),
-        like_the_ring("pipe one way 64 B").with(small_one_ways::<Bytes64>()),
-        pipes::batches::<Bytes8>("pipe one way 8 B, batches"),
-        pipes::batches::<Bytes64>("pipe one way 64 B, batches"),
-        figure("pipe one way 1 KiB").with(small_one_ways::<Bytes1K>()),
-        figure("pipe one way 64 KiB").with(one_ways::<Bytes64K>()),
+        like_the_ring("pipe one way 8 B").with(one_ways::<Bytes8>()),
+        like_the_ring("pipe one way 64 B").with(one_ways::<Bytes64>()),
+        pipes::batches::<Bytes8>("pipe one way 8 B, batches").with(peers::batches::<Bytes8>()),
+        pipes::batches::<Bytes64>("pipe one way 64 B, batches").with(peers::batches::<Bytes64>()),
+        figure("pipe one way 1 KiB").with(one_ways::<Bytes1K>()),
+        large("pipe one way 64 KiB").with(one_ways::<Bytes64K>()),
+        large("pipe one way 1 MiB").with(one_ways::<Bytes1M>()),
     ]
 }
 
@@ -309,8 +311,8 @@ pub fn figures() -> Vec<Figure> {
 pub fn of_payload<P: Payload>() -> Vec<Figure> {
     vec![
         Figure::new(format!("round trip {}", P::NAME), Unit::Nanoseconds).with(round_trips::<P>()),
-        Figure::new(format!("one way {}", P::NAME), Unit::Millions).with(one_ways::<P>()),
-        Figure::new(format!("queue 1P1C {}", P::NAME), Unit::Millions).with(queues::<P>(2)),
+        Figure::new(format!("one way {}", P::NAME), rate_unit::<P>()).with(one_ways::<P>()),
+        Figure::new(format!("queue 1P1C {}", P::NAME), rate_unit::<P>()).with(queues::<P>(2)),
     ]
 }
 

@@ -6,7 +6,7 @@ use crate::contest::Kind::{Limit, Reference, Shmkit};
 use crate::contest::{Contestant, Figure, Goal, Unit};
 use crate::drivers::{BATCH, Rx, Side, Tx, one_way, round_trip};
 use crate::limits;
-use crate::payload::{Bytes8, Payload, Untouched, capacity, zeroed};
+use crate::payload::{Bytes8, Payload, capacity, zeroed};
 use crate::stage::{Stage, pin};
 use shmkit::bytemuck::bytes_of;
 use shmkit::{Connection, Receiver, Segment, Sender};
@@ -236,9 +236,9 @@ pub fn waiting() -> Vec<Contestant> {
     ]
 }
 
-/// The pipe's hand-over of a MiB.
-pub fn untouched() -> Vec<Contestant> {
-    vec![Contestant::pair("shmkit", Shmkit, round_trip_over::<Untouched, SPIN>)]
+/// The pipe's hand-over of a payload where it lies.
+pub fn in_place<P: Payload>() -> Contestant {
+    Contestant::pair("shmkit", Shmkit, round_trip_over::<P, SPIN>)
 }
 
 /// The pipe without spinning, on two CPUs.
