@@ -136,8 +136,10 @@ impl<P: Payload> Rx<P> for Slots<RingConsumer<P>, P> {
     }
 }
 
+/// Where a ring is. No dot: ringfire names the file in which it keeps a reader's place like the ring, without what follows a dot, and
+/// the readers of two rings would share one.
 fn path(stage: &Stage, name: &str) -> String {
-    format!("/dev/shm/{}.{name}", stage.name)
+    format!("/dev/shm/{}-{name}", stage.name)
 }
 
 fn producer<P: Payload>(path: &str) -> Result<Slots<RingProducer<P>, P>> {
