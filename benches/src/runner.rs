@@ -273,7 +273,9 @@ fn clean_up(name: &str) {
             // A name ends where the next character is no digit: bench-7-1 is not bench-7-12.
             let mine = found.to_str().and_then(|found| found.split_once(name));
             if mine.is_some_and(|(_, rest)| !rest.starts_with(|next: char| next.is_ascii_digit())) {
-                let _ = std::fs::remove_file(entry.path());
+                // A directory, where a peer makes one.
+                let path = entry.path();
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
             }
         }
     }
