@@ -280,6 +280,8 @@ enum Operation {
 fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         9 => proptest::collection::vec(any::<u8>(), 0..40),
+        // Of one word: put in the place of one another.
+        4 => any::<[u8; 3]>().prop_map(Vec::from),
         1 => (3000..10_000usize).prop_map(|len| vec![3; len]),
     ]
 }

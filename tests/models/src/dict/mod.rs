@@ -59,7 +59,7 @@
 //! 11 FreeKeepsGeneration  12 RepairForgetsNew     13 TableNotChecked
 //! ```
 //!
-//! RepairForgetsUndo, RepairKeepsNext and NotFollowed are of this model only.
+//! RepairForgetsUndo, RepairKeepsNext, NotFollowed, TwoWordsInPlace and InPlaceLate are of this model only.
 
 mod steps;
 
