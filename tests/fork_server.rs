@@ -6,7 +6,13 @@ use shmkit::process::{StartMethod, set_forkserver_preload};
 use shmkit::{Event, Process, Queue};
 use std::collections::BTreeSet;
 
-roles!(loads_what_panics, loads_what_leaves_a_thread, is_killed_with_its_server, has_its_server_killed);
+roles!(
+    loads_what_panics,
+    loads_what_leaves_a_thread,
+    is_killed_with_its_server,
+    has_its_server_killed,
+    has_low_numbers_free
+);
 
 fn start(code: i32) -> shmkit::Result<Process> {
     Process::new(|code: i32| code).args((code,)).start_method(StartMethod::ForkServer).start()
@@ -21,6 +27,29 @@ fn children() -> Vec<i32> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+/// Starts children while so many of the lowest descriptors are free, and those that the launcher keeps are above them.
+fn has_low_numbers_free(arguments: &[String]) {
+    let mut held: Vec<_> = (0..12).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let event = Event::new().unwrap();
+    let start = |method| {
+        let child = Process::new(|event: Event| event.set()).args((event.clone(),)).start_method(method);
+        child.start().unwrap().join().unwrap().check().unwrap();
+        assert!(event.is_set());
+        event.clear();
+    };
+    start(StartMethod::Spawn);
+    held.drain(..arguments[0].parse::<usize>().unwrap());
+    start(StartMethod::ForkServer);
+    start(StartMethod::Spawn);
+}
+
+#[test]
+fn descriptors_come_to_a_child_whatever_their_numbers() {
+    for free in 0..8 {
+        common::start("has_low_numbers_free", &[&free.to_string()]).succeeded();
+    }
 }
 
 fn loads_what_panics(_: &[String]) {

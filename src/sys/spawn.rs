@@ -6,7 +6,7 @@
 use super::SysError;
 use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 /// The first descriptor given to a child.
@@ -33,6 +33,29 @@ impl Plan {
     }
 }
 
+/// A descriptor that a child is given.
+enum Source {
+    Own(i32),
+    /// A copy whose number is in nobody's way.
+    Copy(OwnedFd),
+}
+
+impl Source {
+    fn number(&self) -> i32 {
+        match self {
+            Source::Own(number) => *number,
+            Source::Copy(fd) => fd.as_raw_fd(),
+        }
+    }
+}
+
+/// No copy could be made.
+fn no_number(errno: rustix::io::Errno) -> SysError {
+    // The numbers that are wanted may be above the limit.
+    let errno = if errno == rustix::io::Errno::INVAL { libc::EMFILE } else { errno.raw_os_error() };
+    SysError { call: "fcntl(F_DUPFD_CLOEXEC)", errno }
+}
+
 struct Actions(libc::posix_spawn_file_actions_t);
 struct Attributes(libc::posix_spawnattr_t);
 
@@ -57,8 +80,17 @@ fn check(call: &'static str, errno: i32) -> Result<(), SysError> {
 /// Starts this process's executable again and gives its process id.
 ///
 /// The child's standard input is empty, its output is this process's, `fds` are its descriptors from [`FIRST_FD`] on, and it
-/// has no others. The second of `fds` and those after it must be above that range. No signal is blocked in it.
+/// has no others. No signal is blocked in it.
 pub(crate) fn itself(plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<u32, SysError> {
+    // They are copied one after the other: none may have a number that another one gets before its turn.
+    let end = FIRST_FD + fds.len() as i32;
+    let out_of_the_way = |fd: BorrowedFd<'_>| match fd.as_raw_fd() < end {
+        true => rustix::io::fcntl_dupfd_cloexec(fd, end).map(Source::Copy),
+        false => Ok(Source::Own(fd.as_raw_fd())),
+    };
+    let stdio = plan.stdio.iter().map(|fd| fd.as_ref().map(|fd| out_of_the_way(fd.as_fd())).transpose());
+    let stdio: Vec<Option<Source>> = stdio.collect::<Result<_, _>>().map_err(no_number)?;
+    let fds: Vec<Source> = fds.iter().map(|&fd| out_of_the_way(fd)).collect::<Result<_, _>>().map_err(no_number)?;
     let pointers = |strings: &[CString]| -> Vec<*mut c_char> {
         strings.iter().map(|string| string.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
     };
@@ -77,15 +109,13 @@ pub(crate) fn itself(plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<u32, SysErro
             add,
             libc::posix_spawn_file_actions_addopen(&mut actions.0, 0, c"/dev/null".as_ptr(), libc::O_RDONLY, 0),
         )?;
-        for (number, fd) in (0..).zip(&plan.stdio) {
+        for (number, fd) in (0..).zip(&stdio) {
             if let Some(fd) = fd {
-                check(add, libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number))?;
+                check(add, libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.number(), number))?;
             }
         }
-        for (number, fd) in (FIRST_FD..).zip(fds) {
-            // Onto itself, too, it takes the close-on-exec flag away, in the child only.
-            let added = libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.as_raw_fd(), number);
-            check(add, too_many(added))?;
+        for (number, fd) in (FIRST_FD..).zip(&fds) {
+            check(add, too_many(libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd.number(), number)))?;
         }
         if let Some(add_close_from) = close_from() {
             check(add, add_close_from(&mut actions.0, FIRST_FD + fds.len() as i32))?;

@@ -19,15 +19,9 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// A new one. Its descriptor is 10 or more, out of the way of the numbers children get theirs under.
+    /// A new one.
     pub(crate) fn new() -> Result<Bell, SysError> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).call("eventfd")?;
-        let fd = match io::fcntl_dupfd_cloexec(&fd, 10) {
-            // There cannot be a descriptor 10: too few may be open.
-            Err(Errno::INVAL) => Err(Errno::MFILE),
-            other => other,
-        };
-        let fd = fd.call("fcntl(F_DUPFD_CLOEXEC)")?;
         Ok(Bell { fd })
     }
 
