@@ -255,7 +255,7 @@ pub fn in_place_round_trips<P: Payload>() -> Vec<Contestant> {
 
 pub fn round_trips<P: Payload>() -> Vec<Contestant> {
     let mut contestants = in_place_round_trips::<P>();
-    if by_value::<P>() {
+    if const { by_value::<P>() } {
         contestants.push(Contestant::pair(SLOTS, Peer, ringfire_round_trip::<P>));
     }
     contestants
@@ -264,7 +264,7 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {
     let mut contestants =
         vec![Contestant::pair(SHMEM, Peer, shmem_one_way::<P>), Contestant::pair(BLOBS, Peer, blob_one_way::<P>)];
-    if by_value::<P>() {
+    if const { by_value::<P>() } {
         contestants.push(Contestant::pair(SLOTS, Peer, ringfire_one_way::<P>));
     }
     contestants

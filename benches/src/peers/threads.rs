@@ -143,7 +143,7 @@ const KANAL: &str = "kanal (threads)";
 const RTRB: &str = "rtrb (threads)";
 
 pub fn round_trips<P: Payload>() -> Vec<Contestant> {
-    if !by_value::<P>() {
+    if const { !by_value::<P>() } {
         return Vec::new();
     }
     vec![
@@ -154,7 +154,7 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
 }
 
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {
-    if !by_value::<P>() {
+    if const { !by_value::<P>() } {
         return Vec::new();
     }
     vec![
@@ -165,7 +165,7 @@ pub fn one_ways<P: Payload>() -> Vec<Contestant> {
 }
 
 pub fn queues<P: Payload>(processes: usize) -> Vec<Contestant> {
-    if !by_value::<P>() {
+    if const { !by_value::<P>() } {
         return Vec::new();
     }
     let (crossbeam, kanal): (Run, Run) = match processes {
