@@ -224,7 +224,7 @@ const FAULTS: &[Fault] = &[
         // Last: from here on the cell says whether there was a commit.
         atomic!(body, cell).store(offset, Ordering::Release);",
         }],
-        shows_in: &["dict/replace", "list/push"],
+        shows_in: &["dict/replace", "dict/insert", "list/insert"],
     },
     Fault {
         name: "references of the dead stay valid",

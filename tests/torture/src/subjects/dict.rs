@@ -16,7 +16,8 @@ pub struct Table {
 }
 
 fn words(value: u64) -> Words {
-    vec![value; 4]
+    // More than one word, however small the numbers are: what is one word is put in place, which "replace number" does.
+    vec![value; 9]
 }
 
 fn whole(key: u64, value: &Words) -> Check {
