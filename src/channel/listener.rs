@@ -145,6 +145,13 @@ impl Meeting {
         atomic!(self.body, owner)
     }
 
+    /// Whether the name is this process's, which claimed it by that token: not a child's that was forked off, and nobody has taken it.
+    fn is_mine(&self, token: Token) -> bool {
+        // Acquire pairs with the release of who has claimed it or given it up since.
+        self.port.attachment().token_word().load(Ordering::Relaxed) == token.0
+            && self.owner().load(Ordering::Acquire) == token.0
+    }
+
     /// Who listens, if he lives.
     fn living_owner(&self) -> Option<Token> {
         // Acquire pairs with the release of the claim.
@@ -279,13 +286,7 @@ impl Listener {
 
     fn is_open(&self) -> bool {
         // Acquire pairs with the release in `close`.
-        !self.closed.load(Ordering::Acquire) && self.is_mine()
-    }
-
-    /// Whether the name is this process's: not a child's that was forked off, and nobody has taken it.
-    fn is_mine(&self) -> bool {
-        self.meeting.port.attachment().token_word().load(Ordering::Relaxed) == self.token.0
-            && self.meeting.owner().load(Ordering::Acquire) == self.token.0
+        !self.closed.load(Ordering::Acquire) && self.meeting.is_mine(self.token)
     }
 
     /// The next connection, waiting while nobody connects.
@@ -344,7 +345,7 @@ impl Listener {
     /// Listens no more; clients that wait are refused. Also when it is dropped.
     pub fn close(&self) {
         let port = &self.meeting.port;
-        let was_mine = self.is_mine();
+        let was_mine = self.meeting.is_mine(self.token);
         // Release pairs with the acquire in `is_open`.
         self.closed.store(true, Ordering::Release);
         if !was_mine
@@ -377,8 +378,8 @@ impl Wakeable for Awaited {
         self.meeting.port.ring.not_empty()
     }
     fn is_ready(&self) -> Result<bool> {
-        // Acquire pairs with the release in `close`, which wakes afterwards.
-        Ok(self.meeting.port.is_readable() || self.meeting.owner().load(Ordering::Acquire) != self.token.0)
+        // `close` gives the name up, and wakes afterwards.
+        Ok(self.meeting.port.is_readable() || !self.meeting.is_mine(self.token))
     }
 }
 

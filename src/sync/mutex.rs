@@ -328,12 +328,8 @@ impl<T: Element> Mutex<T> {
         create(segment, None, &MutexOptions { initial }, false)
     }
 
-    pub(super) fn lock_word(&self) -> &AtomicU32 {
-        self.word()
-    }
-
     #[inline]
-    fn word(&self) -> &AtomicU32 {
+    pub(super) fn lock_word(&self) -> &AtomicU32 {
         atomic!(self.body, word)
     }
 
@@ -348,7 +344,7 @@ impl<T: Element> Mutex<T> {
     /// `OwnerDied` with the guard to repair; `Poisoned`.
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        match Held::lock_free(&self.object, self.word(), "mutex") {
+        match Held::lock_free(&self.object, self.lock_word(), "mutex") {
             Some(held) => Ok(MutexGuard { held, data: self.data, _type: PhantomData }),
             None => self.lock_until(Deadline::NEVER),
         }
@@ -357,7 +353,7 @@ impl<T: Element> Mutex<T> {
     #[cold]
     #[inline(never)]
     fn lock_until(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        guarded(Held::lock(&self.object, self.word(), "mutex", deadline).map(|held| self.guard(held)))
+        guarded(Held::lock(&self.object, self.lock_word(), "mutex", deadline).map(|held| self.guard(held)))
     }
 
     /// Waits for the lock, at most for `timeout`.
@@ -373,12 +369,12 @@ impl<T: Element> Mutex<T> {
     /// # Errors
     /// As [`Mutex::lock`], and `WouldBlock`, which names the holder.
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        guarded(Held::try_lock(&self.object, self.word(), "mutex").map(|held| self.guard(held)))
+        guarded(Held::try_lock(&self.object, self.lock_word(), "mutex").map(|held| self.guard(held)))
     }
 
     /// Makes a poisoned mutex usable again: whoever calls this vouches for the data.
     pub fn clear_poison(&self) {
-        claim::clear_poison(self.word());
+        claim::clear_poison(self.lock_word());
     }
 
     /// Its segment.
@@ -504,10 +500,6 @@ impl Lock {
     }
 
     pub(super) fn lock_word(&self) -> &AtomicU32 {
-        self.word()
-    }
-
-    fn word(&self) -> &AtomicU32 {
         atomic!(self.body, word)
     }
 
@@ -516,7 +508,7 @@ impl Lock {
     /// # Errors
     /// `OwnerDied` with the guard: repair what the lock stands for; `Poisoned`.
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        let held = Held::lock(&self.object, self.word(), "lock", Deadline::NEVER);
+        let held = Held::lock(&self.object, self.lock_word(), "lock", Deadline::NEVER);
         guarded(held.map(|(held, how)| (LockGuard { held }, how)))
     }
 
@@ -525,7 +517,7 @@ impl Lock {
     /// # Errors
     /// As [`Lock::lock`], and `TimedOut`, which names the holder.
     pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        let held = Held::lock(&self.object, self.word(), "lock", Deadline::after(timeout));
+        let held = Held::lock(&self.object, self.lock_word(), "lock", Deadline::after(timeout));
         guarded(held.map(|(held, how)| (LockGuard { held }, how)))
     }
 
@@ -534,7 +526,7 @@ impl Lock {
     /// # Errors
     /// As [`Lock::lock`], and `WouldBlock`, which names the holder.
     pub fn try_lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
-        let held = Held::try_lock(&self.object, self.word(), "lock");
+        let held = Held::try_lock(&self.object, self.lock_word(), "lock");
         guarded(held.map(|(held, how)| (LockGuard { held }, how)))
     }
 
@@ -543,7 +535,7 @@ impl Lock {
     /// # Errors
     /// `Poisoned`.
     pub fn acquire(&self) -> Result<()> {
-        claim::lock(self.object.attachment(), self.word(), Deadline::NEVER, "lock").map(drop)
+        claim::lock(self.object.attachment(), self.lock_word(), Deadline::NEVER, "lock").map(drop)
     }
 
     /// As [`Lock::acquire`], at most for `timeout`: false when the time is up.
@@ -551,7 +543,7 @@ impl Lock {
     /// # Errors
     /// `Poisoned`.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<bool> {
-        match claim::lock(self.object.attachment(), self.word(), Deadline::after(timeout), "lock") {
+        match claim::lock(self.object.attachment(), self.lock_word(), Deadline::after(timeout), "lock") {
             Ok(_) => Ok(true),
             Err(Error::Sync(SyncError::TimedOut { .. })) => Ok(false),
             Err(error) => Err(error),
@@ -563,7 +555,9 @@ impl Lock {
     /// # Errors
     /// `NotOwner` if it is not locked.
     pub fn release(&self) -> Result<()> {
-        if claim::unlock(self.object.attachment(), self.word(), "lock").is_ok() || claim::force_unlock(self.word()) {
+        if claim::unlock(self.object.attachment(), self.lock_word(), "lock").is_ok()
+            || claim::force_unlock(self.lock_word())
+        {
             return Ok(());
         }
         Err(SyncError::NotOwner { what: "lock", by: "anybody" }.into())
@@ -571,17 +565,17 @@ impl Lock {
 
     /// Releases it for a wait at a condition.
     pub(super) fn suspend(&self) -> Result<()> {
-        claim::unlock(self.object.attachment(), self.word(), "lock")
+        claim::unlock(self.object.attachment(), self.lock_word(), "lock")
     }
 
     /// Takes it again after a wait at a condition.
     pub(super) fn resume(&self) -> Result<Acquired> {
-        claim::lock(self.object.attachment(), self.word(), Deadline::NEVER, "lock")
+        claim::lock(self.object.attachment(), self.lock_word(), Deadline::NEVER, "lock")
     }
 
     /// Whether somebody holds it at this instant.
     pub fn is_locked(&self) -> bool {
-        claim::is_locked(self.word())
+        claim::is_locked(self.lock_word())
     }
 
     /// Whether this process holds it.
@@ -589,7 +583,7 @@ impl Lock {
     /// # Errors
     /// When the segment cannot be joined again after a fork.
     pub fn is_mine(&self) -> Result<bool> {
-        claim::is_mine(self.object.attachment(), self.word())
+        claim::is_mine(self.object.attachment(), self.lock_word())
     }
 }
 

@@ -119,10 +119,6 @@ impl RLock {
     }
 
     pub(super) fn lock_word(&self) -> &AtomicU32 {
-        self.word()
-    }
-
-    fn word(&self) -> &AtomicU32 {
         atomic!(self.body, word)
     }
 
@@ -138,7 +134,7 @@ impl RLock {
     pub fn is_mine(&self) -> Result<bool> {
         // Relaxed: only this thread writes this value, and clears it before it releases the word.
         Ok(atomic!(self.body, thread).load(Ordering::Relaxed) == self.me()?
-            && claim::is_mine(self.object.attachment(), self.word())?)
+            && claim::is_mine(self.object.attachment(), self.lock_word())?)
     }
 
     /// How often this thread holds it; 0 if another one does, or nobody.
@@ -180,8 +176,8 @@ impl RLock {
         }
         let attachment = self.object.attachment();
         let how = match deadline {
-            Some(deadline) => Some(claim::lock(attachment, self.word(), deadline, "rlock")?),
-            None => claim::try_lock(attachment, self.word())?,
+            Some(deadline) => Some(claim::lock(attachment, self.lock_word(), deadline, "rlock")?),
+            None => claim::try_lock(attachment, self.lock_word())?,
         };
         if how.is_some() {
             self.entered()?;
@@ -221,7 +217,7 @@ impl RLock {
     pub fn try_lock(&self) -> Result<RLockGuard<'_>, LockError<RLockGuard<'_>>> {
         guarded(match self.acquire_until(None) {
             Ok(Some(how)) => Ok(self.guard(how)),
-            Ok(None) => Err(Held::would_block(&self.object, self.word(), "rlock")),
+            Ok(None) => Err(Held::would_block(&self.object, self.lock_word(), "rlock")),
             Err(error) => Err(error),
         })
     }
@@ -263,7 +259,7 @@ impl RLock {
 
     /// Takes it again at that depth after a wait at a condition.
     pub(super) fn resume(&self, depth: u32) -> Result<Acquired> {
-        let how = claim::lock(self.object.attachment(), self.word(), Deadline::NEVER, "rlock")?;
+        let how = claim::lock(self.object.attachment(), self.lock_word(), Deadline::NEVER, "rlock")?;
         self.entered()?;
         atomic!(self.body, depth).store(depth, Ordering::Relaxed);
         Ok(how)
@@ -284,15 +280,15 @@ impl RLock {
         failpoint!("rlock.cleared");
         let attachment = self.object.attachment();
         match (poison, abandon) {
-            (true, _) => claim::poison(attachment, self.word(), "rlock"),
-            (_, true) => claim::abandon(attachment, self.word(), "rlock"),
-            _ => claim::unlock(attachment, self.word(), "rlock"),
+            (true, _) => claim::poison(attachment, self.lock_word(), "rlock"),
+            (_, true) => claim::abandon(attachment, self.lock_word(), "rlock"),
+            _ => claim::unlock(attachment, self.lock_word(), "rlock"),
         }
     }
 
     /// Whether somebody holds it at this instant.
     pub fn is_locked(&self) -> bool {
-        claim::is_locked(self.word())
+        claim::is_locked(self.lock_word())
     }
 }
 

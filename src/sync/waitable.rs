@@ -10,21 +10,15 @@ use crate::segment::{Attachment, claim};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 macro_rules! waits {
-    ($($kind:ty),* $(,)?) => {
-        $(impl Waits for $kind {
+    ($($kind:ty $([$($generics:tt)*])?),* $(,)?) => {
+        $(impl $(<$($generics)*>)? Waits for $kind {
             fn source(&self) -> Result<Source<'_>> {
                 Ok(Source::word(self.clone()))
             }
         })*
     };
 }
-waits!(Event, Lock, Once, PermitSemaphore, RLock, Semaphore);
-
-impl<T: Element + Send + 'static> Waits for Mutex<T> {
-    fn source(&self) -> Result<Source<'_>> {
-        Ok(Source::word(self.clone()))
-    }
-}
+waits!(Event, Lock, Mutex<T> [T: Element + Send + 'static], Once, PermitSemaphore, RLock, Semaphore);
 
 impl Waits for BoundedSemaphore {
     fn source(&self) -> Result<Source<'_>> {

@@ -117,14 +117,11 @@ impl<'a> Writing<'a> {
         let extent = self.extent(len)?;
         let new = reference(&extent);
         let Some(words) = list(attachment, new, self.arena.what)? else { return Err(self.corrupt(new)) };
-        let mut registered = 0;
         for (index, word) in words.iter().enumerate() {
             let value = old.and_then(|old| old.get(index as u64)).map_or(0, |word| word.load(Ordering::Relaxed));
-            registered += u32::from(value != 0);
             word.store(value, Ordering::Relaxed);
         }
         let old = table.load(Ordering::Relaxed);
-        let old_len = self.len_of(old);
         attachment.hold_extent(old, self.slot());
         failpoint!("arena.list_held");
         // Release: who finds the list finds it filled.
@@ -133,10 +130,7 @@ impl<'a> Writing<'a> {
         attachment.commit_extent(new, self.slot());
         failpoint!("arena.list_committed");
         attachment.free_extent(old);
-        atomic!(self.body(), registered).store(registered, Ordering::Relaxed);
-        let bytes = atomic!(self.body(), bytes);
-        let more = extent.len.saturating_sub(old_len);
-        bytes.store(bytes.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        self.recount()?;
         Ok(words)
     }
 
@@ -336,7 +330,8 @@ impl<'a> Writing<'a> {
         self.recount()
     }
 
-    /// Counts the extents again: who died between naming one and counting it has left the sums wrong.
+    /// Counts the extents again: who died between naming one and counting it has left the sums wrong, and another list has another
+    /// size.
     #[cold]
     pub(super) fn recount(&self) -> Result<()> {
         let (registered, bytes) = self.sums()?;

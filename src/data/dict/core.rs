@@ -482,7 +482,7 @@ impl<'a> Core<'a> {
             self.begin_next(writing)?;
         }
         while atomic!(self.body, next).load(Ordering::Relaxed) != 0 {
-            self.build_next(writing, u64::MAX)?;
+            self.build_next(writing)?;
         }
         Ok(())
     }
@@ -515,13 +515,7 @@ impl<'a> Core<'a> {
 
     #[cold]
     fn go_on_building(&self, writing: &mut Writing<'a>) -> Result<()> {
-        let table = self.table(writing, self.root().load(Ordering::Relaxed))?;
-        let used = atomic!(self.body, used).load(Ordering::Relaxed);
-        let to_copy = used.saturating_sub(atomic!(self.body, copied).load(Ordering::Relaxed));
-        // In time it is done long before the table is full. Begun late, behind a death or for want of memory, it goes faster, so
-        // that no change has to do all of it.
-        let most = AT_ONCE.max(to_copy / (table.capacity.saturating_sub(used) / 2 + 1));
-        match self.build_next(writing, most) {
+        match self.build_next(writing) {
             Err(crate::Error::Segment(SegmentError::OutOfMemory { .. })) => Ok(()),
             built => built,
         }
@@ -554,7 +548,7 @@ impl<'a> Core<'a> {
     }
 
     /// Copies entries to the next table, or adds a page to it; makes it the dict's when it has all.
-    fn build_next(&self, writing: &mut Writing<'a>, most: u64) -> Result<()> {
+    fn build_next(&self, writing: &mut Writing<'a>) -> Result<()> {
         let body = self.body;
         let (root, next) = (self.root(), atomic!(body, next));
         let table = self.table(writing, root.load(Ordering::Relaxed))?;
@@ -572,6 +566,10 @@ impl<'a> Core<'a> {
         let (copied, next_used) = (atomic!(body, copied), atomic!(body, next_used));
         let used = atomic!(body, used).load(Ordering::Relaxed);
         let first = copied.load(Ordering::Relaxed);
+        // In time it is done long before the table is full. Begun late, behind a death or for want of memory, it goes faster, so
+        // that no change has to do all of it; where the table is full, all that is left comes at once.
+        let left = table.capacity.saturating_sub(used);
+        let most = AT_ONCE.max(used.saturating_sub(first) / (left / 2 + 1));
         for number in first..used.min(first.saturating_add(most)) {
             let Some(entry) = table.entry(&writing.view, number) else { return Err(writing.corrupt(number)) };
             let link = entry.link().load(Ordering::Relaxed);
