@@ -86,6 +86,8 @@ pub struct Contestant {
     pub processes: usize,
     /// How much is timed.
     pub amount: Amount,
+    /// Whether all of them are on the first CPU.
+    pub is_on_one_cpu: bool,
     /// Runs in each of the processes.
     pub run: Run,
 }
@@ -93,18 +95,25 @@ pub struct Contestant {
 impl Contestant {
     /// One in two processes.
     pub const fn pair(label: &'static str, kind: Kind, run: Run) -> Contestant {
-        Contestant { label, kind, processes: 2, amount: Amount::Fitting, run }
+        Contestant { label, kind, processes: 2, amount: Amount::Fitting, is_on_one_cpu: false, run }
     }
 
     /// One in one process, which may have threads or start processes of its own.
     pub const fn single(label: &'static str, kind: Kind, run: Run) -> Contestant {
-        Contestant { label, kind, processes: 1, amount: Amount::Fitting, run }
+        Contestant { label, kind, processes: 1, amount: Amount::Fitting, is_on_one_cpu: false, run }
     }
 
     /// In so many processes.
     #[must_use]
     pub const fn of(mut self, processes: usize) -> Contestant {
         self.processes = processes;
+        self
+    }
+
+    /// With all its processes on the first CPU.
+    #[must_use]
+    pub const fn on_one_cpu(mut self) -> Contestant {
+        self.is_on_one_cpu = true;
         self
     }
 

@@ -33,9 +33,10 @@ pub fn zeroed<P: Payload>() -> Box<P> {
     }
 }
 
-macro_rules! words {
-    ($($name:ident $count:literal $text:literal),*) => {$(
-        #[doc = concat!($text, " of numbers.")]
+/// A type of numbers in a row.
+macro_rules! array {
+    ($name:ident $count:literal $text:literal, $about:expr) => {
+        #[doc = $about]
         #[derive(Clone, Copy)]
         #[repr(C)]
         pub struct $name(pub [u64; $count]);
@@ -50,6 +51,12 @@ macro_rules! words {
             const FORMAT: shmkit::element::Format = <[u64; $count] as Element>::FORMAT;
             const HASH: u64 = <[u64; $count] as Element>::HASH;
         }
+    };
+}
+
+macro_rules! words {
+    ($($name:ident $count:literal $text:literal),*) => {$(
+        array!($name $count $text, concat!($text, " of numbers."));
 
         impl Payload for $name {
             #[inline]
@@ -73,21 +80,7 @@ words!(Bytes8 1 "8 B", Bytes64 8 "64 B", Bytes1K 128 "1 KiB", Bytes64K 8192 "64 
 
 macro_rules! untouched {
     ($($name:ident $count:literal $text:literal),*) => {$(
-        #[doc = concat!($text, ": the sender writes and the receiver reads the first word only. What a hand-over costs without the payload.")]
-        #[derive(Clone, Copy)]
-        #[repr(C)]
-        pub struct $name(pub [u64; $count]);
-
-        // SAFETY: an array of numbers.
-        unsafe impl Zeroable for $name {}
-        // SAFETY: an array of numbers.
-        unsafe impl shmkit::bytemuck::Pod for $name {}
-        // SAFETY: the format and the hash are those of the array.
-        unsafe impl Element for $name {
-            const NAME: &'static str = $text;
-            const FORMAT: shmkit::element::Format = <[u64; $count] as Element>::FORMAT;
-            const HASH: u64 = <[u64; $count] as Element>::HASH;
-        }
+        array!($name $count $text, concat!($text, ": the sender writes and the receiver reads the first word only. What a hand-over costs without the payload."));
 
         impl Payload for $name {
             #[inline]

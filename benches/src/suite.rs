@@ -209,7 +209,7 @@ impl Suite {
             }
         };
         let run = || {
-            pin(role)?;
+            pin(if contestant.is_on_one_cpu { 0 } else { role })?;
             (contestant.run)(&stage)
         };
         match run() {

@@ -9,4 +9,4 @@ pub(crate) use locks::GAP;
 pub use locks::{FutexMutex, Locks, contended, futex_mutex_contended, futex_mutex_uncontended, gap_steps, uncontended};
 pub use processes::{command, fork, fork_server, open_and_map, shm_open};
 pub use rings::{RingEnd, ring_one_way, ring_one_way_in_batches, ring_round_trip};
-pub use trips::{futex, futex_in_slices_one_cpu, futex_one_cpu, line, memcpy};
+pub use trips::{futex, futex_in_slices, line, memcpy};

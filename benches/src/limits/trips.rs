@@ -63,7 +63,7 @@ pub(super) fn futex_wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
 }
 
-/// Two processes that sleep for each other in turn, on two CPUs.
+/// Two processes that sleep for each other in turn.
 ///
 /// # Errors
 /// None but the stage's.
@@ -114,21 +114,11 @@ fn sleep_in_turn(stage: &Stage, wait: fn(&AtomicU32, u32)) -> Result {
     stage.barrier()
 }
 
-/// As [`futex`], both on one CPU.
+/// As [`futex`], with sleeps that end after 50 ms: what whoever must find out about deaths does.
 ///
 /// # Errors
 /// None but the stage's.
-pub fn futex_one_cpu(stage: &Stage) -> Result {
-    crate::stage::pin(0)?;
-    futex(stage)
-}
-
-/// As [`futex_one_cpu`], with sleeps that end after 50 ms: what whoever must find out about deaths does.
-///
-/// # Errors
-/// None but the stage's.
-pub fn futex_in_slices_one_cpu(stage: &Stage) -> Result {
-    crate::stage::pin(0)?;
+pub fn futex_in_slices(stage: &Stage) -> Result {
     sleep_in_turn(stage, futex_wait_in_slices)
 }
 

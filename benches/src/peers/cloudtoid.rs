@@ -6,7 +6,7 @@ use crate::contest::Contestant;
 use crate::contest::Kind::Peer;
 use crate::drivers::{BATCH, Rx, Side, Tx, one_way, round_trip};
 use crate::payload::{Bytes8, Payload, capacity, zeroed};
-use crate::stage::{Stage, pin};
+use crate::stage::Stage;
 use cloudtoid_interprocess::{Options, Publisher, Subscriber};
 use shmkit::bytemuck::{bytes_of, bytes_of_mut, pod_read_unaligned};
 use std::hint::spin_loop;
@@ -202,12 +202,9 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
     vec![Contestant::pair(NAME, Peer, polled_round_trip::<P>)]
 }
 
-/// Its receivers asleep, on the first so many CPUs.
-pub fn blocking<const CPUS: usize>() -> Vec<Contestant> {
-    vec![Contestant::pair(NAME, Peer, |stage| {
-        pin(stage.role % CPUS)?;
-        blocking_round_trip(stage)
-    })]
+/// Its receivers asleep.
+pub fn blocking() -> Vec<Contestant> {
+    vec![Contestant::pair(NAME, Peer, blocking_round_trip)]
 }
 
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {

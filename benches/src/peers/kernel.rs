@@ -6,7 +6,7 @@ use crate::contest::{Contestant, Run};
 use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
 use crate::limits::{Locks, contended, uncontended};
 use crate::payload::{Bytes8, Payload, zeroed};
-use crate::stage::{Stage, c_string, pin};
+use crate::stage::{Stage, c_string};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::marker::PhantomData;
@@ -105,20 +105,6 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
     vec![
         Contestant::pair("Unix socket", Peer, socket_round_trip::<P>),
         Contestant::pair("pipe(2)", Peer, pipe_round_trip::<P>),
-    ]
-}
-
-/// The same on the first so many CPUs.
-pub fn blocking<const CPUS: usize>() -> Vec<Contestant> {
-    vec![
-        Contestant::pair("Unix socket", Peer, |stage| {
-            pin(stage.role % CPUS)?;
-            socket_round_trip::<Bytes8>(stage)
-        }),
-        Contestant::pair("pipe(2)", Peer, |stage| {
-            pin(stage.role % CPUS)?;
-            pipe_round_trip::<Bytes8>(stage)
-        }),
     ]
 }
 

@@ -23,7 +23,7 @@ mod toolkits;
 pub use python::{MANAGED_DICT, MANAGED_LIST};
 
 use crate::contest::Contestant;
-use crate::payload::Payload;
+use crate::payload::{Bytes8, Payload};
 
 /// All of several lists; those behind a semicolon with the feature `peers` only.
 macro_rules! lists {
@@ -58,9 +58,9 @@ pub fn round_trips<P: Payload>() -> Vec<Contestant> {
     ]
 }
 
-/// Numbers back and forth by those who sleep until there is one, all on the first so many CPUs.
-pub fn blocking<const CPUS: usize>() -> Vec<Contestant> {
-    lists![kernel::blocking::<CPUS>(); servers::blocking::<CPUS>(), cloudtoid::blocking::<CPUS>()]
+/// Numbers back and forth by those who sleep until there is one.
+pub fn blocking() -> Vec<Contestant> {
+    lists![kernel::round_trips::<Bytes8>(); servers::round_trips::<Bytes8>(), cloudtoid::blocking()]
 }
 
 /// Messages one way.

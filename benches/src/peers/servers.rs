@@ -5,9 +5,9 @@ use crate::Result;
 use crate::contest::Contestant;
 use crate::contest::Kind::Peer;
 use crate::drivers::{Rx, Side, Tx, one_way, round_trip};
-use crate::payload::{Bytes8, Payload, zeroed};
+use crate::payload::{Payload, zeroed};
 use crate::rows::{Numbered, Record};
-use crate::stage::{Stage, pin};
+use crate::stage::Stage;
 use interprocess::local_socket::prelude::*;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, Stream as LocalStream, ToFsName};
 use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender};
@@ -151,20 +151,6 @@ const LOCAL: &str = "interprocess";
 
 pub fn round_trips<P: Payload>() -> Vec<Contestant> {
     vec![Contestant::pair(IPC, Peer, ipc_round_trip::<P>), Contestant::pair(LOCAL, Peer, local_round_trip::<P>)]
-}
-
-/// The same on the first so many CPUs.
-pub fn blocking<const CPUS: usize>() -> Vec<Contestant> {
-    vec![
-        Contestant::pair(IPC, Peer, |stage| {
-            pin(stage.role % CPUS)?;
-            ipc_round_trip::<Bytes8>(stage)
-        }),
-        Contestant::pair(LOCAL, Peer, |stage| {
-            pin(stage.role % CPUS)?;
-            local_round_trip::<Bytes8>(stage)
-        }),
-    ]
 }
 
 pub fn one_ways<P: Payload>() -> Vec<Contestant> {

@@ -228,7 +228,7 @@ fn machine() -> Vec<Figure> {
         )]),
         Figure::new("machine: futex round trip", Unit::Nanoseconds).with([
             Contestant::pair("two CPUs", Limit, limits::futex),
-            Contestant::pair("one CPU", Limit, limits::futex_one_cpu),
+            Contestant::pair("one CPU", Limit, limits::futex).on_one_cpu(),
         ]),
         Figure::new("machine: memcpy", Unit::Gigabytes).with([
             Contestant::single("64 B", Limit, limits::memcpy::<Bytes64>).fixed(1_000_000),
@@ -259,15 +259,16 @@ fn round_trip_figures() -> Vec<Figure> {
         figure("pipe round trip 8 B, blocking")
             .goal(Goal::AtMost(1.1, FUTEX))
             .with([pipes::blocked(), Contestant::pair(FUTEX, Limit, limits::futex)])
-            .with(peers::blocking::<2>()),
+            .with(peers::blocking()),
         figure("pipe round trip 8 B, blocking, one CPU")
             .goal(Goal::AtMost(1.1, FUTEX))
-            .with(pipes::blocked_on_one_cpu())
             .with([
-                Contestant::pair(FUTEX, Limit, limits::futex_one_cpu),
-                Contestant::pair("raw futex, slices of 50 ms", Reference, limits::futex_in_slices_one_cpu),
+                pipes::blocked().on_one_cpu(),
+                pipes::default_waiting().on_one_cpu(),
+                Contestant::pair(FUTEX, Limit, limits::futex).on_one_cpu(),
+                Contestant::pair("raw futex, slices of 50 ms", Reference, limits::futex_in_slices).on_one_cpu(),
             ])
-            .with(peers::blocking::<1>()),
+            .with(peers::blocking().into_iter().map(Contestant::on_one_cpu)),
     ]
 }
 

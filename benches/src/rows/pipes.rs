@@ -7,7 +7,7 @@ use crate::contest::{Contestant, Figure, Goal, Unit};
 use crate::drivers::{BATCH, Rx, Side, Tx, one_way, round_trip};
 use crate::limits;
 use crate::payload::{Bytes8, Payload, capacity, zeroed};
-use crate::stage::{Stage, pin};
+use crate::stage::Stage;
 use shmkit::bytemuck::bytes_of;
 use shmkit::{Connection, Receiver, Segment, Sender};
 use std::hint::spin_loop;
@@ -102,18 +102,6 @@ fn round_trip_over<P: Payload, const WAIT: u8>(stage: &Stage) -> Result {
 /// Sleeps at once where the other end has nothing to give.
 fn blocking(stage: &Stage) -> Result {
     shmkit::set_spin_time(Duration::ZERO);
-    round_trip_over::<Bytes8, DEFAULT>(stage)
-}
-
-/// As [`blocking`], both on one CPU.
-fn blocking_on_one_cpu(stage: &Stage) -> Result {
-    pin(0)?;
-    blocking(stage)
-}
-
-/// Default waiting, both on one CPU.
-fn default_on_one_cpu(stage: &Stage) -> Result {
-    pin(0)?;
     round_trip_over::<Bytes8, DEFAULT>(stage)
 }
 
@@ -241,17 +229,14 @@ pub fn in_place<P: Payload>() -> Contestant {
     Contestant::pair("shmkit", Shmkit, round_trip_over::<P, SPIN>)
 }
 
-/// The pipe without spinning, on two CPUs.
+/// The pipe without spinning.
 pub fn blocked() -> Contestant {
     Contestant::pair("shmkit", Shmkit, blocking)
 }
 
-/// The pipe without spinning and with default waiting, on one CPU.
-pub fn blocked_on_one_cpu() -> [Contestant; 2] {
-    [
-        Contestant::pair("shmkit", Shmkit, blocking_on_one_cpu),
-        Contestant::pair("default waiting", Reference, default_on_one_cpu),
-    ]
+/// The pipe as it waits unless told otherwise, to compare with.
+pub fn default_waiting() -> Contestant {
+    Contestant::pair("default waiting", Reference, round_trip_over::<Bytes8, DEFAULT>)
 }
 
 /// The pipe without spinning, in microseconds: what a pool's call is compared with.
